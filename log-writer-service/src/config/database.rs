@@ -1,0 +1,68 @@
+//! Section `[database]`: PostgreSQL with TimescaleDB, and the limits of a commit.
+
+use std::{path::PathBuf, time::Duration};
+
+use secrecy::SecretString;
+use serde::Deserialize;
+
+/// What PostgreSQL waits for before it calls a commit done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SynchronousCommit {
+    /// Flushed here, and on synchronous standbys if there are any.
+    On,
+    /// Applied on synchronous standbys too.
+    RemoteApply,
+    /// Flushed here, written on standbys.
+    RemoteWrite,
+    /// Flushed here only.
+    Local,
+    /// Not flushed: acknowledged events can be lost in a crash. Written out so that nobody takes it by mistake.
+    OffAndAcceptLoss,
+}
+
+/// Section `[database]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    /// `postgres://user:password@host:port/database?sslmode=verify-full`; `DATABASE_URL` is honoured.
+    pub url: SecretString,
+    /// A file that holds the URL; goes over `url`.
+    pub url_file: Option<PathBuf>,
+    /// A file that holds the password; goes over the one in the URL.
+    pub password_file: Option<PathBuf>,
+    /// Connections that commit batches; as many as PostgreSQL has cores to give.
+    pub committers: usize,
+    /// Connections for everything else (delivery, housekeeping, status).
+    pub pool_connections_max: u32,
+    /// Time to open a connection.
+    #[serde(with = "super::unit::duration")]
+    pub connect_timeout: Duration,
+    /// Whether `serve` migrates at start.
+    pub migrate_on_start: bool,
+    /// Set by us on every connection.
+    pub synchronous_commit: SynchronousCommit,
+    /// Events of one batch at most; one larger request goes alone.
+    pub batch_rows_max: usize,
+    /// Encoded bytes of one batch at most; one larger request goes alone.
+    #[serde(with = "super::unit::bytes")]
+    pub batch_bytes_max: usize,
+    /// How long a committer waits for a lock.
+    #[serde(with = "super::unit::duration")]
+    pub lock_timeout: Duration,
+    /// How long an ingest transaction may take; a request that goes alone a second more for every 5,000 rows.
+    #[serde(with = "super::unit::duration")]
+    pub transaction_timeout: Duration,
+    /// Requests with an event older than this go to the late lane.
+    #[serde(with = "super::unit::duration")]
+    pub late_after: Duration,
+    /// How long digests of requests are kept, to know a resend.
+    #[serde(with = "super::unit::duration")]
+    pub digest_retention: Duration,
+    /// Time that one chunk spans; used when the hypertable is made.
+    #[serde(with = "super::unit::duration")]
+    pub chunk_interval: Duration,
+    /// How much of an undecodable body or event a dead letter keeps.
+    #[serde(with = "super::unit::bytes")]
+    pub dead_letter_bytes_max: usize,
+}

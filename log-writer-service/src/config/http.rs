@@ -1,0 +1,33 @@
+//! Section `[http]`: where requests come in and how much of them is held.
+
+use std::{net::SocketAddr, time::Duration};
+
+use serde::Deserialize;
+
+/// Section `[http]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    /// Address and port to listen on.
+    pub listen: SocketAddr,
+    /// Largest body, in bytes, as received and after decompression; a larger one is answered 413.
+    #[serde(with = "super::unit::bytes")]
+    pub body_bytes_max: usize,
+    /// Bytes that all requests together may hold (bodies, expanded bodies, encoded rows); beyond it: 429.
+    #[serde(with = "super::unit::bytes")]
+    pub inflight_bytes_max: usize,
+    /// Open connections at most; more wait in the listener's queue.
+    pub connections_max: usize,
+    /// Time for the request line and headers.
+    #[serde(with = "super::unit::duration")]
+    pub header_timeout: Duration,
+    /// Time for the whole body to arrive.
+    #[serde(with = "super::unit::duration")]
+    pub body_timeout: Duration,
+    /// Time from the end of the body to the answer; then 503. Vector gives up after 60 s by default.
+    #[serde(with = "super::unit::duration")]
+    pub answer_timeout: Duration,
+    /// Time that a shutdown waits for what was begun.
+    #[serde(with = "super::unit::duration")]
+    pub drain_timeout: Duration,
+}

@@ -1,0 +1,9 @@
+//! Log writer: batches of log events come in over HTTP, are committed to TimescaleDB, answered, and mirrored to
+//! Elasticsearch.
+//!
+//! The modules in the order of an event's way (docs/ARCHITECTURE.md): `http` takes the request, `wire` cuts it into raw
+//! events, [`event`] normalises them, `ingest` groups requests and commits them through `timescale`, `delivery` reads
+//! them back and hands them to `elasticsearch`.
+
+pub mod config;
+pub mod event;
