@@ -1,0 +1,195 @@
+//! The column `fields`: every member that is no column, copied as sent, and our notes on what was changed.
+
+use std::borrow::Cow;
+
+use super::{
+    aliases::NOTES,
+    jsonb::write_json,
+    scan::{Findings, Member, Members, Value},
+    text::{unescape, write_string},
+};
+
+/// A member as it is kept: its text with the name, and what was met in it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Kept<'a> {
+    /// The name between its quotes, escapes as sent.
+    pub(super) key: &'a str,
+    pub(super) whole: &'a str,
+    pub(super) findings: Findings,
+}
+
+impl<'a> From<&Member<'a>> for Kept<'a> {
+    fn from(member: &Member<'a>) -> Self {
+        Self {
+            key: member.key,
+            whole: member.whole,
+            findings: member.findings,
+        }
+    }
+}
+
+/// What is noted under `_log_writer`.
+#[derive(Debug, Default)]
+pub(super) struct Notes<'a> {
+    /// The time as sent, where another one is stored.
+    pub(super) timestamp: Option<Value<'a>>,
+    /// Nanoseconds below the microsecond.
+    pub(super) nanos: u16,
+    /// The level as sent, where it is unknown.
+    pub(super) level: Option<Value<'a>>,
+    /// Columns that hold a part of their text only.
+    pub(super) cut: Vec<&'static str>,
+    /// A NUL or lone surrogate was replaced, here or in a column.
+    pub(super) sanitized: bool,
+    /// A `_log_writer` that the sender had.
+    pub(super) received: Option<Value<'a>>,
+}
+
+/// The text of `fields`, growing.
+#[derive(Debug)]
+pub(super) struct Fields<'a> {
+    out: String,
+    /// Bytes to begin with.
+    expected: usize,
+    depth_max: usize,
+    sanitized: bool,
+    /// The sender's own `fields` object, merged at the end.
+    sent: Option<(Kept<'a>, &'a str)>,
+}
+
+impl<'a> Fields<'a> {
+    pub(super) fn new(expected: usize, depth_max: usize) -> Self {
+        Self {
+            out: String::new(),
+            expected,
+            depth_max,
+            sanitized: false,
+            sent: None,
+        }
+    }
+
+    /// Keeps a member under its own name.
+    pub(super) fn keep(&mut self, member: Kept<'_>) {
+        self.separate();
+        self.sanitized |= write_json(&mut self.out, member.whole, member.findings, self.depth_max);
+    }
+
+    /// Keeps JSON text that can be stored as it is, under a name with escapes as sent.
+    pub(super) fn keep_text(&mut self, key: &str, json: &str) {
+        self.separate();
+        write_string(&mut self.out, &unescape(key, true).text);
+        self.out.push(':');
+        self.out.push_str(json);
+    }
+
+    /// Takes the sender's `fields` for merging; false if it has one already.
+    pub(super) fn merge_later(&mut self, member: &Member<'a>) -> bool {
+        let free = self.sent.is_none();
+        if free {
+            self.sent = Some((Kept::from(member), member.value.text));
+        }
+        free
+    }
+
+    fn separate(&mut self) {
+        if self.out.is_empty() {
+            self.out.reserve(self.expected);
+            self.out.push('{');
+        } else {
+            self.out.push(',');
+        }
+    }
+
+    /// Merges the sender's `fields`: its members become members, unless one of them has a name that is taken.
+    fn merge(&mut self) {
+        let Some((member, object)) = self.sent.take() else {
+            return;
+        };
+        if self.collides(object) {
+            self.keep(member);
+            return;
+        }
+        let Ok(mut members) = Members::of(object) else {
+            return;
+        };
+        while let Ok(Some(member)) = members.next() {
+            self.keep(Kept::from(&member));
+        }
+    }
+
+    fn collides(&mut self, object: &str) -> bool {
+        self.out.push('}');
+        let mut taken = names(if self.out.len() > 1 { &self.out } else { "{}" });
+        taken.push(Cow::Borrowed(NOTES));
+        taken.sort_unstable();
+        let collides = names(object).iter().any(|name| taken.binary_search(name).is_ok());
+        drop(taken);
+        self.out.pop();
+        collides
+    }
+
+    /// Ends the object; an empty text if there is nothing in it.
+    pub(super) fn finish(mut self, notes: &Notes<'_>) -> String {
+        self.merge();
+        self.write_notes(notes);
+        if !self.out.is_empty() {
+            self.out.push('}');
+        }
+        self.out
+    }
+
+    fn write_notes(&mut self, notes: &Notes<'_>) {
+        let mut out = String::new();
+        let mut sanitized = self.sanitized | notes.sanitized;
+        for (name, value) in [
+            ("timestamp", &notes.timestamp),
+            ("level", &notes.level),
+            ("received", &notes.received),
+        ] {
+            if let Some(value) = value {
+                name_note(&mut out, name);
+                sanitized |= write_json(&mut out, value.text, value.findings, self.depth_max);
+            }
+        }
+        if notes.nanos != 0 {
+            name_note(&mut out, "nanos");
+            out.push_str(&notes.nanos.to_string());
+        }
+        if !notes.cut.is_empty() {
+            name_note(&mut out, "cut");
+            out.push_str("[\"");
+            out.push_str(&notes.cut.join("\",\""));
+            out.push_str("\"]");
+        }
+        if sanitized {
+            name_note(&mut out, "sanitized");
+            out.push_str("true");
+        }
+        if out.is_empty() {
+            return;
+        }
+        self.separate();
+        self.out.push('"');
+        self.out.push_str(NOTES);
+        self.out.push_str("\":");
+        self.out.push_str(&out);
+        self.out.push('}');
+    }
+}
+
+fn name_note(out: &mut String, name: &str) {
+    out.push(if out.is_empty() { '{' } else { ',' });
+    out.push('"');
+    out.push_str(name);
+    out.push_str("\":");
+}
+
+fn names(object: &str) -> Vec<Cow<'_, str>> {
+    let mut names = Vec::new();
+    if let Ok(mut members) = Members::of(object) {
+        while let Ok(Some(member)) = members.next() {
+            names.push(unescape(member.key, member.key_escaped).text);
+        }
+    }
+    names
+}
