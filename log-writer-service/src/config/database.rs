@@ -26,10 +26,11 @@ pub enum SynchronousCommit {
 #[serde(deny_unknown_fields)]
 pub struct Database {
     /// `postgres://user:password@host:port/database?sslmode=verify-full`; `DATABASE_URL` is honoured.
+    /// After loading it is what is to be used: the files below have been read into it.
     pub url: SecretString,
-    /// A file that holds the URL; goes over `url`.
+    /// A file that holds the URL, in place of `url`; read at start.
     pub url_file: Option<PathBuf>,
-    /// A file that holds the password; goes over the one in the URL.
+    /// A file that holds the password; read at start, goes over the one in the URL.
     pub password_file: Option<PathBuf>,
     /// Connections that commit batches; as many as PostgreSQL has cores to give.
     pub committers: usize,

@@ -34,17 +34,18 @@ pub enum Gzip {
 pub struct Elasticsearch {
     /// Off: events are stored in SQL only.
     pub enabled: bool,
-    /// Nodes, asked in turn; `ELASTICSEARCH_URL` is honoured.
+    /// Nodes, asked in turn; `ELASTICSEARCH_URL` is honoured. After loading they hold no user and no password.
+    #[serde(with = "super::unit::urls")]
     pub urls: Vec<Url>,
-    /// User for basic authentication.
+    /// User for basic authentication, from here or from the URLs.
     pub username: Option<String>,
     /// Its password.
     pub password: Option<SecretString>,
-    /// A file that holds the password.
+    /// A file that holds the password; read at start into `password`.
     pub password_file: Option<PathBuf>,
     /// API key, encoded (`id:key` in base64) as Kibana shows it.
     pub api_key: Option<SecretString>,
-    /// A file that holds the API key.
+    /// A file that holds the API key; read at start into `api_key`.
     pub api_key_file: Option<PathBuf>,
     /// PEM file of the CA that signed the cluster's certificate.
     pub ca_file: Option<PathBuf>,

@@ -9,6 +9,7 @@ use serde::Deserialize;
 #[serde(deny_unknown_fields)]
 pub struct Http {
     /// Address and port to listen on.
+    #[serde(with = "super::unit::address")]
     pub listen: SocketAddr,
     /// Largest body, in bytes, as received and after decompression; a larger one is answered 413.
     #[serde(with = "super::unit::bytes")]
@@ -18,7 +19,7 @@ pub struct Http {
     pub inflight_bytes_max: usize,
     /// Open connections at most; more wait in the listener's queue.
     pub connections_max: usize,
-    /// Time for the request line and headers.
+    /// Time for the request line and headers to arrive; a kept-alive connection may be idle for as long.
     #[serde(with = "super::unit::duration")]
     pub header_timeout: Duration,
     /// Time for the whole body to arrive.

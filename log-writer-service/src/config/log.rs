@@ -20,6 +20,6 @@ pub enum Format {
 pub struct Log {
     /// How log lines look.
     pub format: Format,
-    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter as in `RUST_LOG`, which goes over it.
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter as in `RUST_LOG`, which goes over the file's.
     pub filter: String,
 }

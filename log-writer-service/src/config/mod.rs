@@ -1,14 +1,26 @@
 //! The configuration: one struct a section, final types, read once at start.
 //!
-//! `config.default.toml` is the default; a file, `LOG_WRITER__SECTION__KEY` and flags go over it.
-//! Every other module gets only the section it needs.
+//! `config.default.toml` is the default; a file, `DATABASE_URL` and its like, `LOG_WRITER__SECTION__KEY` and flags go
+//! over it, in this order. [`load`] reads them all and gives either a configuration in which everything holds, or a
+//! [`Report`] of every mistake. It reads the files that hold secrets, too: no other module reads the environment or
+//! those files, and every other module gets only the section it needs.
 
+mod check;
+mod credentials;
 mod database;
 mod delivery;
 mod elasticsearch;
 mod events;
 mod http;
+mod known;
+mod load;
 mod log;
+mod print;
+mod report;
+mod secret;
+mod source;
+#[cfg(test)]
+mod tests;
 mod unit;
 
 use serde::Deserialize;
@@ -18,7 +30,12 @@ pub use self::delivery::Delivery;
 pub use self::elasticsearch::{Elasticsearch, Gzip, Naming};
 pub use self::events::{Aliases, Events};
 pub use self::http::Http;
+pub use self::known::DEFAULT_FILE;
+pub use self::load::{Loaded, load};
 pub use self::log::{Format, Log};
+pub use self::report::{Given, Mistake, Report};
+pub use self::secret::url as url_without_secrets;
+pub use self::source::{Sources, USUAL_FILE};
 
 /// The whole configuration.
 #[derive(Debug, Clone, Deserialize)]
