@@ -18,7 +18,8 @@ use super::{
     print,
     report::{Given, Mistake, Report, nearest},
     secret,
-    source::{self, Origin, Setting, Sources},
+    setting::{Origin, Setting},
+    source::{self, Sources},
 };
 
 /// Keys that name a file, and the keys whose value the file holds.

@@ -18,6 +18,7 @@ mod log;
 mod print;
 mod report;
 mod secret;
+mod setting;
 mod source;
 #[cfg(test)]
 mod tests;

@@ -6,20 +6,16 @@
 
 use std::{
     ffi::OsString,
-    fmt::{self, Display},
     fs, io,
     path::{Path, PathBuf},
 };
 
-use figment::{
-    Metadata, Profile, Provider,
-    value::{Dict, Map, Value as Merged},
-};
 use toml::Value;
 
 use super::{
     known::{self, Kind, Place},
     report::{Given, Mistake, nearest},
+    setting::{Origin, Setting, split},
 };
 
 /// The file that is read if no other is named and it exists.
@@ -66,90 +62,6 @@ impl Sources {
             environment: std::env::vars_os().collect(),
             usual_file: PathBuf::from(USUAL_FILE),
         }
-    }
-}
-
-/// Where a value came from, the later variants over the earlier.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Origin {
-    Default,
-    File(PathBuf, Option<usize>),
-    Platform(&'static str),
-    Variable(String),
-    Flag(String),
-    /// What a file holds that was named by a key of its own.
-    Contents {
-        path: PathBuf,
-        key: &'static str,
-        by: Box<Self>,
-    },
-}
-
-impl Origin {
-    /// Which goes over which: the higher over the lower.
-    pub(super) fn rank(&self) -> u8 {
-        match self {
-            Self::Default => 0,
-            Self::File(..) => 1,
-            Self::Platform(_) => 2,
-            Self::Variable(_) => 3,
-            Self::Flag(_) => 4,
-            Self::Contents { by, .. } => by.rank(),
-        }
-    }
-}
-
-impl Display for Origin {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Default => formatter.write_str("default"),
-            Self::File(path, Some(line)) => write!(formatter, "{}, line {line}", path.display()),
-            Self::File(path, None) => write!(formatter, "{}", path.display()),
-            Self::Platform(name) => write!(formatter, "environment {name}"),
-            Self::Variable(name) => write!(formatter, "environment {name}"),
-            Self::Flag(name) => write!(formatter, "flag {name}"),
-            Self::Contents { path, key, by } => write!(formatter, "{}, named by {key} from {by}", path.display()),
-        }
-    }
-}
-
-/// One value of one source.
-#[derive(Debug, Clone)]
-pub(super) struct Setting {
-    /// Sections, key and, in a table, the name.
-    pub(super) path: Vec<String>,
-    pub(super) value: Value,
-    pub(super) origin: Origin,
-}
-
-impl Setting {
-    /// A value for `section.key`.
-    pub(super) fn new(key: &str, value: Value, origin: Origin) -> Self {
-        Self {
-            path: split(key),
-            value,
-            origin,
-        }
-    }
-
-    /// `section.key`, with the name in it for a table.
-    pub(super) fn key(&self) -> String {
-        self.path.join(".")
-    }
-}
-
-impl Provider for Setting {
-    fn metadata(&self) -> Metadata {
-        Metadata::named(self.origin.to_string())
-    }
-
-    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
-        let mut value = Merged::serialize(&self.value)?;
-        for name in self.path.iter().skip(1).rev() {
-            value = Merged::from(Dict::from([(name.clone(), value)]));
-        }
-        let section = self.path.first().cloned().unwrap_or_default();
-        Ok(Map::from([(Profile::Default, Dict::from([(section, value)]))]))
     }
 }
 
@@ -427,8 +339,4 @@ fn unknown(path: &[String]) -> String {
             known::sections().join(", ")
         ),
     }
-}
-
-fn split(key: &str) -> Vec<String> {
-    key.split('.').map(str::to_owned).collect()
 }
