@@ -5,5 +5,7 @@
 //! events, [`event`] normalises them, `ingest` groups requests and commits them through `timescale`, `delivery` reads
 //! them back and hands them to `elasticsearch`.
 
+pub mod cli;
 pub mod config;
 pub mod event;
+pub mod telemetry;

@@ -1,3 +1,7 @@
 //! Command line of the log writer.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    log_writer_service::cli::run()
+}

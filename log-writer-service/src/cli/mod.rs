@@ -1,0 +1,163 @@
+//! The commands of the one binary: arguments, exit codes, what is said when something cannot be done.
+//!
+//! Exit code 0: done; 1: it did not work, the reason is on standard error; 2: mistakes in the arguments or the
+//! configuration, all of them on standard error. Standard output has only what a command was asked for.
+
+mod config;
+mod healthcheck;
+
+use std::{
+    fmt::Display,
+    future::Future,
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Loaded, Report, Sources, load};
+
+const MISTAKES: u8 = 2;
+
+/// Commits batches of log events to TimescaleDB and mirrors them to Elasticsearch.
+#[derive(Debug, Parser)]
+#[command(name = "log-writer-service", version, propagate_version = true)]
+struct Arguments {
+    #[command(flatten)]
+    given: Given,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What goes over the configuration file and the environment.
+#[derive(Debug, Args)]
+struct Given {
+    /// Configuration file [default: `LOG_WRITER_CONFIG`, else /etc/log-writer/log-writer.toml if it is there]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Sets one key, over file and environment; may be repeated
+    #[arg(long = "set", global = true, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+    /// Address and port to listen on, the same as --set http.listen=ADDRESS
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    listen: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Shows the configuration
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Asks a running service for /health: exit code 0 if it answers 200
+    Healthcheck(healthcheck::Arguments),
+}
+
+/// Runs the command that the process's arguments name.
+#[must_use]
+pub fn run() -> ExitCode {
+    let Arguments { given, command } = Arguments::parse();
+    let done = match command {
+        Some(Command::Config(command)) => command.run(&given),
+        Some(Command::Healthcheck(arguments)) => arguments.run(&given),
+        None => Ok(()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is left to tell if standard error is closed.
+            writeln!(io::stderr(), "{}", message(&error)).ok();
+            if error.is::<Report>() {
+                ExitCode::from(MISTAKES)
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+/// The error with its causes; a cause that its consequence quotes is not said twice.
+fn message(error: &anyhow::Error) -> String {
+    let mut text = String::from("log-writer-service: ");
+    for (number, cause) in error.chain().enumerate() {
+        let cause = cause.to_string();
+        if number == 0 {
+            text.push_str(&cause);
+        } else if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
+impl Given {
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// A [`Report`] of all mistakes.
+    fn load(&self) -> Result<Loaded, Report> {
+        load(&Sources::of_process(
+            self.config.clone(),
+            &self.set,
+            self.listen.as_deref(),
+        ))
+    }
+}
+
+/// Runs a command's work on a runtime of its own.
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    runtime.block_on(work)
+}
+
+/// Prints what was asked for; a reader that has enough (`| head`) is no failure.
+fn print(text: &impl Display) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match write!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("writing to standard output"),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_are_taken_before_and_after_the_command() {
+        for line in [
+            "x --set a.b=c --listen d config check",
+            "x config check --set a.b=c --listen d",
+        ] {
+            let given = Arguments::try_parse_from(line.split(' ')).unwrap().given;
+            assert_eq!(
+                (given.set, given.listen.as_deref()),
+                (vec!["a.b=c".to_owned()], Some("d")),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_error_is_told_with_its_causes_once() {
+        let error = anyhow::anyhow!("connection refused")
+            .context("asking a: connection refused")
+            .context("no health");
+        assert_eq!(
+            message(&error),
+            "log-writer-service: no health: asking a: connection refused"
+        );
+    }
+}
