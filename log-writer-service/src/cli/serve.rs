@@ -1,0 +1,11 @@
+//! `serve`: the service, until SIGTERM or SIGINT.
+
+use super::{Given, block_on, unreachable};
+use crate::app;
+
+/// Runs the service.
+pub(super) fn run(given: &Given) -> anyhow::Result<()> {
+    let config = given.begin()?;
+    let database = config.database.clone();
+    block_on(app::serve(config)).map_err(|error| unreachable::explain(error, &database))
+}
