@@ -103,3 +103,14 @@ pub enum Unusable {
     #[error("not a JSON object that can be read")]
     Malformed,
 }
+
+impl Unusable {
+    /// A stable name in `snake_case`, for dead letters and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Metric => "metric",
+            Self::Trace => "trace",
+            Self::Malformed => "malformed_json",
+        }
+    }
+}
