@@ -9,3 +9,4 @@ pub mod cli;
 pub mod config;
 pub mod event;
 pub mod telemetry;
+pub mod timescale;

@@ -1,0 +1,167 @@
+//! The rows of a batch, counted through over all its new requests, and how they go down a COPY.
+
+use std::ops::Range;
+
+use sqlx::PgConnection;
+
+use super::{
+    copy::{COLUMN_COUNT, COPY_HEADER, COPY_TRAILER, EncodedRows, put_field},
+    digests::Noted,
+    error::{StoreError, StoreErrorKind},
+    write::Part,
+};
+
+/// What one message to the server holds; larger ones gain nothing and cost memory on both sides.
+const SEND_BYTES: usize = 1024 * 1024;
+
+/// The rows of all new requests, numbered from 0.
+pub(super) struct Batch<'a> {
+    slices: Vec<Slice<'a>>,
+    len: usize,
+}
+
+struct Slice<'a> {
+    part: usize,
+    first: usize,
+    rows: &'a EncodedRows,
+}
+
+/// Where a row of the batch stands.
+pub(super) struct Place<'a> {
+    /// Number of its request among all parts.
+    pub(super) part: usize,
+    /// The rows of that request.
+    pub(super) rows: &'a EncodedRows,
+    /// Its number among those.
+    pub(super) row: usize,
+}
+
+/// Which table a COPY goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Into {
+    /// `application_logs`, rows as they are encoded.
+    Table,
+    /// The temporary table, with two more columns: number in the batch, derived id.
+    Staging,
+}
+
+impl<'a> Batch<'a> {
+    /// Takes the rows of those parts that are new.
+    pub(super) fn of_new(parts: &'a [Part<'_>], noted: &[Noted]) -> Self {
+        let mut batch = Self {
+            slices: Vec::with_capacity(parts.len()),
+            len: 0,
+        };
+        for (number, (part, of_part)) in parts.iter().zip(noted).enumerate() {
+            if *of_part == Noted::New && !part.rows.is_empty() {
+                batch.slices.push(Slice {
+                    part: number,
+                    first: batch.len,
+                    rows: &*part.rows,
+                });
+                batch.len += part.rows.len();
+            }
+        }
+        batch
+    }
+
+    /// How many rows.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Finds a row.
+    pub(super) fn locate(&self, row: usize) -> Option<Place<'a>> {
+        let after = self.slices.partition_point(|slice| slice.first <= row);
+        let slice = self.slices.get(after.checked_sub(1)?)?;
+        let row = row - slice.first;
+        (row < slice.rows.len()).then_some(Place {
+            part: slice.part,
+            rows: slice.rows,
+            row,
+        })
+    }
+
+    /// All rows in order.
+    pub(super) fn places(&self) -> impl Iterator<Item = (usize, Place<'a>)> {
+        self.slices.iter().flat_map(|slice| {
+            (0..slice.rows.len()).map(|row| {
+                (
+                    slice.first + row,
+                    Place {
+                        part: slice.part,
+                        rows: slice.rows,
+                        row,
+                    },
+                )
+            })
+        })
+    }
+
+    /// Sends some of the rows down one COPY.
+    ///
+    /// # Errors
+    /// With the row of the batch in it where PostgreSQL names one. The connection can be used again after any refusal.
+    ///
+    /// # Cancel safety
+    /// None: the connection is in the middle of a COPY and must be thrown away.
+    pub(super) async fn copy_in(
+        &self,
+        connection: &mut PgConnection,
+        scratch: &mut Vec<u8>,
+        into: Into,
+        statement: &str,
+        range: Range<usize>,
+    ) -> Result<(), StoreError> {
+        let attempted = "copy rows";
+        let mut copy = connection
+            .copy_in_raw(statement)
+            .await
+            .map_err(StoreError::during(attempted))?;
+        // From here to `finish` the only way out is a failed send, and then the connection itself is gone: `?` is safe.
+        scratch.clear();
+        scratch.extend_from_slice(COPY_HEADER);
+        for number in range.clone() {
+            let Some(place) = self.locate(number) else { continue };
+            match into {
+                Into::Table => scratch.extend_from_slice(place.rows.row(place.row)),
+                Into::Staging => put_staged_row(scratch, &place, number),
+            }
+            if scratch.len() >= SEND_BYTES {
+                copy.send(scratch.as_slice())
+                    .await
+                    .map_err(StoreError::during(attempted))?;
+                scratch.clear();
+            }
+        }
+        scratch.extend_from_slice(COPY_TRAILER);
+        copy.send(scratch.as_slice())
+            .await
+            .map_err(StoreError::during(attempted))?;
+        let copied = copy.finish().await.map_err(|error| {
+            let error = StoreError::during(attempted)(error);
+            let row = error
+                .row()
+                .map(|row| range.start + row)
+                .filter(|row| range.contains(row));
+            error.at_row(row)
+        })?;
+        if usize::try_from(copied) != Ok(range.len()) {
+            return Err(StoreError::own(
+                StoreErrorKind::Other,
+                attempted,
+                format!("{copied} rows arrived of {}", range.len()),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The row as encoded, with two columns more.
+fn put_staged_row(out: &mut Vec<u8>, place: &Place<'_>, number: usize) {
+    out.extend_from_slice(&(COLUMN_COUNT + 2).to_be_bytes());
+    out.extend_from_slice(place.rows.row(place.row).get(2..).unwrap_or_default());
+    put_field(out, &i32::try_from(number).unwrap_or(i32::MAX).to_be_bytes());
+    let derived = place.rows.note(place.row).map(|note| note.derived).unwrap_or_default();
+    put_field(out, derived.as_bytes());
+}

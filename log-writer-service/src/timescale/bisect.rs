@@ -1,0 +1,140 @@
+//! Brings the rows of a batch into the table: one COPY if all goes well, and what to do where it does not.
+//!
+//! A duplicate key sends the same rows through [`super::staging`]. A row that PostgreSQL refuses is sought out inside
+//! savepoints until it stands alone: it becomes a dead letter, every other row keeps its place.
+
+use std::ops::Range;
+
+use sqlx::Executor;
+use uuid::Uuid;
+
+use super::{
+    batch::{Batch, Into},
+    copy::COLUMNS,
+    error::{StoreError, StoreErrorKind},
+    staging,
+    write::Session,
+};
+
+/// A row that did not simply go in.
+#[derive(Debug)]
+pub(super) struct Exception {
+    /// Number in the batch.
+    pub(super) row: usize,
+    /// What became of it.
+    pub(super) outcome: Outcome,
+}
+
+/// What became of a row that did not simply go in.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The same event was there already.
+    Duplicate,
+    /// Its id belongs to another event: it went in under this one.
+    Renamed(Uuid),
+    /// PostgreSQL refuses it.
+    Refused {
+        /// Short kind in `snake_case`.
+        reason: &'static str,
+        /// SQLSTATE and message.
+        detail: String,
+    },
+}
+
+/// Stores all rows of the batch; returns those that did not simply go in, in order.
+pub(super) async fn store_rows(
+    session: &mut Session,
+    batch: &Batch<'_>,
+    bisect: bool,
+) -> Result<Vec<Exception>, StoreError> {
+    let len = batch.len();
+    let mut exceptions = Vec::new();
+    let (mut next, mut step) = (0, len);
+    while next < len {
+        let range = next..len.min(next.saturating_add(step));
+        match store_range(session, batch, range.clone()).await {
+            Ok(more) => {
+                exceptions.extend(more);
+                next = range.end;
+                step = step.saturating_mul(2);
+            }
+            Err(error) if bisect && error.kind() == StoreErrorKind::Data => {
+                if range.len() == 1 {
+                    exceptions.push(Exception {
+                        row: next,
+                        outcome: refused(&error),
+                    });
+                    next = range.end;
+                } else {
+                    // All before the named row, then that row alone, then twice as many each time: many poisoned rows
+                    // cost one small COPY each, never the rest of the batch again.
+                    step = error.row().map_or(range.len() / 2, |row| row - next).max(1);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(exceptions)
+}
+
+/// Stores some rows, all or none; the transaction lives on whatever PostgreSQL thinks of them.
+async fn store_range(
+    session: &mut Session,
+    batch: &Batch<'_>,
+    range: Range<usize>,
+) -> Result<Vec<Exception>, StoreError> {
+    execute(session, "savepoint rows").await?;
+    let direct = format!("copy public.application_logs ({COLUMNS}) from stdin (format binary)");
+    let copied = batch
+        .copy_in(
+            &mut session.connection,
+            &mut session.scratch,
+            Into::Table,
+            &direct,
+            range.clone(),
+        )
+        .await;
+    let stored = match copied {
+        Ok(()) => Ok(Vec::new()),
+        // Only the SQLSTATE is matched: constraint and table in the message are the chunk's.
+        Err(error) if error.sqlstate() == Some("23505") => {
+            execute(session, "rollback to savepoint rows").await?;
+            staging::store_through_staging(session, batch, range).await
+        }
+        Err(error) => Err(error),
+    };
+    match stored {
+        Ok(exceptions) => {
+            execute(session, "release savepoint rows").await?;
+            Ok(exceptions)
+        }
+        Err(error) => {
+            if error.kind().keeps_connection() {
+                execute(session, "rollback to savepoint rows; release savepoint rows").await?;
+            }
+            Err(error)
+        }
+    }
+}
+
+async fn execute(session: &mut Session, sql: &str) -> Result<(), StoreError> {
+    session
+        .connection
+        .execute(sql)
+        .await
+        .map_err(StoreError::during("set a savepoint"))?;
+    Ok(())
+}
+
+fn refused(error: &StoreError) -> Outcome {
+    let reason = match error.sqlstate().and_then(|sqlstate| sqlstate.get(..2)) {
+        Some("22") => "invalid_value",
+        Some("23") => "constraint",
+        Some("54") => "too_large",
+        _ => "refused",
+    };
+    Outcome::Refused {
+        reason,
+        detail: error.to_string(),
+    }
+}

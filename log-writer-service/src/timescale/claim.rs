@@ -1,0 +1,106 @@
+//! Claims: the right to deliver outbox rows for a while.
+//!
+//! A claim is a lease that is committed before anything is sent. It ends by settling, by release, or by itself; a claim
+//! whose time has passed but that nobody else took still counts.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::{
+    error::StoreError,
+    outbox::{Outbox, OutboxId, OutboxRow},
+};
+
+/// Which rows go first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClaimOrder {
+    /// Live events stay current.
+    NewestFirst,
+    /// Nothing waits for ever.
+    OldestFirst,
+}
+
+/// What a worker is ready to take.
+#[derive(Debug, Clone, Copy)]
+pub struct ClaimRequest<'a> {
+    /// Of the process.
+    pub owner: Uuid,
+    /// How long the claim lasts without renewal.
+    pub lease: Duration,
+    /// Events at most; one larger row is taken alone.
+    pub events_max: i64,
+    /// Bytes at most; one larger row is taken alone.
+    pub bytes_max: i64,
+    /// Which rows go first.
+    pub order: ClaimOrder,
+    /// Targets to leave alone.
+    pub paused: &'a [String],
+}
+
+impl Outbox {
+    /// Claims rows of one target, neighbours in the given order, their attempts counted up; none if nothing is free.
+    ///
+    /// # Errors
+    /// As any query; nothing is then claimed.
+    ///
+    /// # Cancel safety
+    /// A claim that nobody heard of ends with its lease.
+    pub async fn claim(&self, request: &ClaimRequest<'_>) -> Result<Vec<OutboxRow>, StoreError> {
+        let attempted = "claim outbox rows";
+        let sql = match request.order {
+            ClaimOrder::OldestFirst => include_str!("sql/claim_oldest.sql"),
+            ClaimOrder::NewestFirst => include_str!("sql/claim_newest.sql"),
+        };
+        let rows = sqlx::query(sql)
+            .bind(request.owner)
+            .bind(request.lease)
+            .bind(request.events_max)
+            .bind(request.bytes_max)
+            .bind(request.paused)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(StoreError::during(attempted))?;
+        rows.iter()
+            .map(|row| OutboxRow::from_row(row).map_err(StoreError::during(attempted)))
+            .collect()
+    }
+
+    /// Prolongs claims; returns those that are still the owner's.
+    ///
+    /// # Errors
+    /// As any query.
+    pub async fn renew(&self, owner: Uuid, ids: &[OutboxId], lease: Duration) -> Result<Vec<OutboxId>, StoreError> {
+        let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
+        let renewed: Vec<i64> = sqlx::query_scalar(
+            "update log_writer.outbox
+             set claimed_until = now() + $3, next_attempt_at = now() + $3
+             where id in (select o.id from log_writer.outbox o where o.id = any($2) order by o.id for update)
+               and claimed_by = $1
+             returning id",
+        )
+        .bind(owner)
+        .bind(&ids)
+        .bind(lease)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(StoreError::during("renew claims"))?;
+        Ok(renewed.into_iter().map(OutboxId).collect())
+    }
+
+    /// Gives back all that the owner holds; attempts stay counted, since something may have been sent.
+    ///
+    /// # Errors
+    /// As any query; the claims then end with their lease.
+    pub async fn release(&self, owner: Uuid) -> Result<u64, StoreError> {
+        let done = sqlx::query(
+            "update log_writer.outbox set claimed_by = null, claimed_until = null, next_attempt_at = now()
+             where claimed_by = $1",
+        )
+        .bind(owner)
+        .execute(&self.pool)
+        .await
+        .map_err(StoreError::during("release claims"))?;
+        Ok(done.rows_affected())
+    }
+}

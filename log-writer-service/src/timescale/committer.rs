@@ -1,0 +1,282 @@
+//! A committer: one connection of its own that commits one batch after another.
+//!
+//! The connection leaves the committer for the length of a transaction and comes back only if it is known to be clean.
+//! So whatever ends a commit early (an error, our time limit, the caller dropping the future) ends its connection, and
+//! with it the transaction; the next commit opens another.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use sqlx::{Executor, postgres::PgConnectOptions};
+use tracing::{
+    Dispatch, Event, Level, Metadata, Subscriber,
+    field::{Field, Visit},
+    level_filters::LevelFilter,
+    span,
+};
+
+use super::{
+    copy::EncodedRows,
+    dead_letters::DeadLetter,
+    error::{StoreError, StoreErrorKind},
+    pool::{self, COMMITTER_NAME},
+    write::{CommitMode, Context, Part, Receipt, Session, WriteRequest, commit_parts},
+};
+use crate::config::Database;
+
+/// How long a rollback may take before its connection is thrown away instead.
+const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Commits batches over a connection of its own.
+pub struct Committer {
+    options: PgConnectOptions,
+    connect_timeout: Duration,
+    worker: String,
+    chunk_micros: i64,
+    dead_letter_bytes_max: usize,
+    alone: CommitMode,
+    warnings: Warnings,
+    session: Option<Session>,
+}
+
+impl Committer {
+    /// Opens the connection; `name` tells this committer from all others, of other replicas too.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Unavailable`] if the server cannot be reached within `connect_timeout`.
+    pub async fn connect(settings: &Database, name: &str) -> Result<Self, StoreError> {
+        let mut committer = Self {
+            options: pool::connect_options(settings, &format!("{COMMITTER_NAME} {name}"))?,
+            connect_timeout: settings.connect_timeout,
+            worker: format!("committer {name}"),
+            chunk_micros: i64::try_from(settings.chunk_interval.as_micros()).unwrap_or(i64::MAX),
+            dead_letter_bytes_max: settings.dead_letter_bytes_max,
+            alone: CommitMode {
+                lock_timeout: settings.lock_timeout,
+                transaction_timeout: settings.transaction_timeout,
+                bisect: false,
+            },
+            warnings: Warnings::new(),
+            session: None,
+        };
+        committer.session = Some(committer.open_session().await?);
+        Ok(committer)
+    }
+
+    /// Commits all requests in one transaction, or none; receipts in their order.
+    ///
+    /// A request whose digest is known gets a receipt with nothing committed and all events as duplicates; one without
+    /// events is not noted and gets zeros.
+    ///
+    /// # Errors
+    /// Nothing of the batch is committed, but for [`StoreErrorKind::Unavailable`] and [`StoreErrorKind::Timeout`] while
+    /// COMMIT was under way: then it may be. The same requests may be committed again after any error.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the connection; the outcome is then unknown in the same way.
+    pub async fn commit(
+        &mut self,
+        requests: &mut [&mut WriteRequest],
+        mode: &CommitMode,
+    ) -> Result<Vec<Receipt>, StoreError> {
+        let filled: Vec<bool> = requests.iter().map(|request| request.received > 0).collect();
+        let mut parts: Vec<Part<'_>> = requests
+            .iter_mut()
+            .filter(|request| request.received > 0)
+            .map(|request| {
+                let request: &mut WriteRequest = request;
+                Part {
+                    digest: request.digest,
+                    received: request.received,
+                    rows: &mut request.rows,
+                    letters: &request.dead_letters,
+                    source: &request.source,
+                }
+            })
+            .collect();
+        let receipts = if parts.is_empty() {
+            Vec::new()
+        } else {
+            self.transact(&mut parts, mode).await?
+        };
+        let mut receipts = receipts.into_iter();
+        Ok(filled
+            .into_iter()
+            .map(|filled| if filled { receipts.next() } else { None }.unwrap_or_default())
+            .collect())
+    }
+
+    /// Keeps a whole request as one dead letter, noting its digest, so that a resend is known.
+    ///
+    /// A letter without `raw` gets the request's body, cut at `dead_letter_bytes_max`.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    ///
+    /// # Cancel safety
+    /// As [`Self::commit`].
+    pub async fn commit_as_dead_letter(
+        &mut self,
+        request: &WriteRequest,
+        mut letter: DeadLetter,
+    ) -> Result<Receipt, StoreError> {
+        if letter.raw.is_empty() {
+            letter.raw_bytes = u64::try_from(request.body.len()).unwrap_or(u64::MAX);
+            letter.raw = request
+                .body
+                .slice(..request.body.len().min(self.dead_letter_bytes_max))
+                .to_vec();
+        }
+        letter.position = None;
+        let letters = [letter];
+        let mut no_rows = EncodedRows::new();
+        let mut parts = [Part {
+            digest: request.digest,
+            received: request.received,
+            rows: &mut no_rows,
+            letters: &letters,
+            source: &request.source,
+        }];
+        let mode = self.alone;
+        let receipts = self.transact(&mut parts, &mode).await?;
+        Ok(receipts.first().copied().unwrap_or_default())
+    }
+
+    async fn transact(&mut self, parts: &mut [Part<'_>], mode: &CommitMode) -> Result<Vec<Receipt>, StoreError> {
+        let mut session = match self.session.take() {
+            Some(session) => session,
+            None => self.open_session().await?,
+        };
+        let context = Context {
+            worker: &self.worker,
+            chunk_micros: self.chunk_micros,
+            dead_letter_bytes_max: self.dead_letter_bytes_max,
+            warnings: &self.warnings,
+        };
+        let transaction = Box::pin(commit_parts(&mut session, &context, parts, mode));
+        match tokio::time::timeout(mode.transaction_timeout, transaction).await {
+            Ok(Ok(receipts)) => {
+                self.session = Some(session);
+                Ok(receipts)
+            }
+            Ok(Err(error)) => {
+                if error.kind().keeps_connection() && roll_back(&mut session).await {
+                    self.session = Some(session);
+                }
+                Err(error)
+            }
+            Err(_) => Err(StoreError::own(
+                StoreErrorKind::Timeout,
+                "commit the batch",
+                format!(
+                    "not done within {}",
+                    humantime::format_duration(mode.transaction_timeout)
+                ),
+            )),
+        }
+    }
+
+    async fn open_session(&self) -> Result<Session, StoreError> {
+        let connection = pool::connect(&self.options, self.connect_timeout).await?;
+        Ok(Session {
+            connection,
+            staging_made: false,
+            scratch: Vec::new(),
+        })
+    }
+}
+
+impl fmt::Debug for Committer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Committer")
+            .field("worker", &self.worker)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether the connection is clean again.
+async fn roll_back(session: &mut Session) -> bool {
+    // A temporary table made in this transaction goes with it.
+    session.staging_made = false;
+    matches!(
+        tokio::time::timeout(ROLLBACK_TIMEOUT, session.connection.execute("rollback")).await,
+        Ok(Ok(_))
+    )
+}
+
+/// Catches warnings that PostgreSQL sends with the answer to COMMIT: sqlx 0.8 gives notices to `tracing` alone.
+pub(super) struct Warnings {
+    first: Arc<Mutex<Option<String>>>,
+    dispatch: Dispatch,
+}
+
+impl Warnings {
+    fn new() -> Self {
+        let first = Arc::new(Mutex::new(None));
+        Self {
+            dispatch: Dispatch::new(WarningCatcher(Arc::clone(&first))),
+            first,
+        }
+    }
+
+    /// Where the answer to COMMIT is to be listened to.
+    pub(super) fn dispatch(&self) -> Dispatch {
+        self.dispatch.clone()
+    }
+
+    /// Forgets what earlier commits said.
+    pub(super) fn forget(&self) {
+        drop(self.take());
+    }
+
+    /// The first warning since [`Self::forget`].
+    pub(super) fn take(&self) -> Option<String> {
+        self.first.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+struct WarningCatcher(Arc<Mutex<Option<String>>>);
+
+impl Subscriber for WarningCatcher {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == "sqlx::postgres::notice" && *metadata.level() <= Level::WARN
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(LevelFilter::WARN)
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let mut message = Message(String::new());
+        event.record(&mut message);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(message.0);
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
+}
+
+struct Message(String);
+
+impl Visit for Message {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            self.0 = format!("{value:?}");
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Rows of `application_logs` in PostgreSQL's binary COPY format, encoded straight into one buffer.
+//!
+//! Encoding happens in the request's own task, before a batch or its ids are known: the first four columns have fixed
+//! offsets and are patched in later. Format: PostgreSQL 17 documentation, "COPY", section "Binary Format".
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::event::{LogEvent, Timestamp};
+
+/// Columns in the order they are encoded, as a list for SQL.
+pub(super) const COLUMNS: &str = "id, \"timestamp\", ingested_at, batch_id, tenant, level, service, host, message, \
+     correlation_id, user_id, trace_id, span_id, tags, fields, error_details, performance_metrics, ai_analysis";
+/// How many columns [`COLUMNS`] names.
+pub(super) const COLUMN_COUNT: i16 = 18;
+
+/// What a binary COPY stream begins with: signature, no flags, no header extension.
+pub(super) const COPY_HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+/// What a binary COPY stream ends with: a field count of -1.
+pub(super) const COPY_TRAILER: &[u8] = &[0xff, 0xff];
+
+/// 2000-01-01T00:00:00Z, PostgreSQL's zero, in microseconds since 1970.
+pub(super) const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
+
+// Offsets from the start of a row: 2 bytes of field count, then each field behind its 4 bytes of length.
+const ID_AT: usize = 6;
+const BATCH_ID_AT: usize = 50;
+
+const JSONB_VERSION: u8 = 1;
+const TEXT_OID: i32 = 25;
+
+/// What is known of a row beside its bytes.
+#[derive(Debug, Clone)]
+pub(super) struct RowNote {
+    start: usize,
+    /// Column `timestamp`.
+    pub(super) timestamp: Timestamp,
+    /// Column `tenant`.
+    pub(super) tenant: Arc<str>,
+    /// Stream or index in Elasticsearch; none: nowhere.
+    pub(super) target: Option<Arc<str>>,
+    /// The id to use if the event's own one is taken by another event.
+    pub(super) derived: Uuid,
+}
+
+/// Encoded rows of one request.
+#[derive(Debug, Clone, Default)]
+pub struct EncodedRows {
+    buffer: Vec<u8>,
+    notes: Vec<RowNote>,
+    oldest: Option<Timestamp>,
+}
+
+impl EncodedRows {
+    /// No rows yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// No rows yet, room for some.
+    pub fn with_capacity(bytes: usize, rows: usize) -> Self {
+        Self {
+            buffer: Vec::with_capacity(bytes),
+            notes: Vec::with_capacity(rows),
+            oldest: None,
+        }
+    }
+
+    /// Appends one row; its id is nil until [`Self::set_ids`], its batch is set at commit.
+    ///
+    /// `target` is the stream or index in Elasticsearch, `None` if the event goes nowhere.
+    pub fn push(&mut self, event: &LogEvent<'_>, ingested_at: Timestamp, target: Option<&Arc<str>>) {
+        self.notes.push(RowNote {
+            start: self.buffer.len(),
+            timestamp: event.timestamp,
+            tenant: Arc::clone(&event.tenant),
+            target: target.map(Arc::clone),
+            derived: Uuid::nil(),
+        });
+        self.oldest = Some(
+            self.oldest
+                .map_or(event.timestamp, |oldest| oldest.min(event.timestamp)),
+        );
+
+        let out = &mut self.buffer;
+        out.extend_from_slice(&COLUMN_COUNT.to_be_bytes());
+        put_field(out, Uuid::nil().as_bytes());
+        put_field(out, &postgres_micros(event.timestamp).to_be_bytes());
+        put_field(out, &postgres_micros(ingested_at).to_be_bytes());
+        put_field(out, &0_i64.to_be_bytes());
+        put_field(out, event.tenant.as_bytes());
+        put_field(out, event.level.as_str().as_bytes());
+        put_field(out, event.service.as_bytes());
+        put_text(out, event.host.as_deref());
+        put_field(out, event.message.as_bytes());
+        put_text(out, event.correlation_id.as_deref());
+        put_text(out, event.user_id.as_deref());
+        put_text(out, event.trace_id.as_deref());
+        put_text(out, event.span_id.as_deref());
+        put_text_array(out, event.tags.iter().map(|tag| tag.as_bytes()));
+        put_jsonb(out, Some(event.fields.as_str()).filter(|fields| !fields.is_empty()));
+        put_jsonb(out, event.error_details.as_deref());
+        put_jsonb(out, event.performance_metrics.as_deref());
+        put_jsonb(out, event.ai_analysis.as_deref());
+    }
+
+    /// Sets the id of a row (from 0), and the one to use if that is taken by another event.
+    pub fn set_ids(&mut self, row: usize, id: Uuid, derived: Uuid) {
+        let Some(note) = self.notes.get_mut(row) else { return };
+        note.derived = derived;
+        let at = note.start + ID_AT;
+        self.patch(at, id.as_bytes());
+    }
+
+    /// How many rows.
+    pub fn len(&self) -> usize {
+        self.notes.len()
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.notes.is_empty()
+    }
+
+    /// Encoded length in bytes.
+    pub fn bytes(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// The earliest time among the rows.
+    pub fn oldest(&self) -> Option<Timestamp> {
+        self.oldest
+    }
+
+    /// Writes the batch into every row.
+    pub(super) fn set_batch(&mut self, batch_id: i64) {
+        for row in 0..self.notes.len() {
+            let Some(start) = self.notes.get(row).map(|note| note.start) else {
+                return;
+            };
+            self.patch(start + BATCH_ID_AT, &batch_id.to_be_bytes());
+        }
+    }
+
+    /// What is known of a row beside its bytes.
+    pub(super) fn note(&self, row: usize) -> Option<&RowNote> {
+        self.notes.get(row)
+    }
+
+    /// A row's bytes, field count first; empty for a row that is not there.
+    pub(super) fn row(&self, row: usize) -> &[u8] {
+        let Some(start) = self.notes.get(row).map(|note| note.start) else {
+            return &[];
+        };
+        let end = self.notes.get(row + 1).map_or(self.buffer.len(), |next| next.start);
+        self.buffer.get(start..end).unwrap_or_default()
+    }
+
+    /// A row's id.
+    pub(super) fn id(&self, row: usize) -> Uuid {
+        let bytes = self
+            .row(row)
+            .get(ID_AT..ID_AT + 16)
+            .and_then(|bytes| bytes.try_into().ok());
+        Uuid::from_bytes(bytes.unwrap_or_default())
+    }
+
+    fn patch(&mut self, at: usize, bytes: &[u8]) {
+        if let Some(place) = self.buffer.get_mut(at..at + bytes.len()) {
+            place.copy_from_slice(bytes);
+        }
+    }
+}
+
+/// Microseconds since 2000; times before PostgreSQL's range become its first.
+pub(super) fn postgres_micros(time: Timestamp) -> i64 {
+    time.0.saturating_sub(POSTGRES_EPOCH_MICROS)
+}
+
+/// Microseconds since 1970 from PostgreSQL's.
+pub(super) fn from_postgres_micros(micros: i64) -> Timestamp {
+    Timestamp(micros.saturating_add(POSTGRES_EPOCH_MICROS))
+}
+
+/// Appends one field that is not null.
+pub(super) fn put_field(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_length(out, bytes.len());
+    out.extend_from_slice(bytes);
+}
+
+fn put_text(out: &mut Vec<u8>, text: Option<&str>) {
+    match text {
+        Some(text) => put_field(out, text.as_bytes()),
+        None => put_null(out),
+    }
+}
+
+fn put_jsonb(out: &mut Vec<u8>, json: Option<&str>) {
+    match json {
+        Some(json) => {
+            put_length(out, json.len() + 1);
+            out.push(JSONB_VERSION);
+            out.extend_from_slice(json.as_bytes());
+        }
+        None => put_null(out),
+    }
+}
+
+/// One dimension, lower bound 1, no nulls; an empty list is null.
+fn put_text_array<'a>(out: &mut Vec<u8>, elements: impl ExactSizeIterator<Item = &'a [u8]>) {
+    if elements.len() == 0 {
+        return put_null(out);
+    }
+    let length_at = out.len();
+    put_length(out, 0);
+    for number in [1, 0, TEXT_OID] {
+        out.extend_from_slice(&i32::to_be_bytes(number));
+    }
+    put_length(out, elements.len());
+    out.extend_from_slice(&1_i32.to_be_bytes());
+    for element in elements {
+        put_field(out, element);
+    }
+    let length = length_bytes(out.len() - length_at - 4);
+    if let Some(place) = out.get_mut(length_at..length_at + 4) {
+        place.copy_from_slice(&length);
+    }
+}
+
+fn put_null(out: &mut Vec<u8>) {
+    out.extend_from_slice(&(-1_i32).to_be_bytes());
+}
+
+fn put_length(out: &mut Vec<u8>, length: usize) {
+    out.extend_from_slice(&length_bytes(length));
+}
+
+/// PostgreSQL refuses fields of a gigabyte; what would not fit the number is refused the same way.
+fn length_bytes(length: usize) -> [u8; 4] {
+    i32::try_from(length).unwrap_or(i32::MAX).to_be_bytes()
+}

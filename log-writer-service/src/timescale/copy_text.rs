@@ -1,0 +1,62 @@
+//! An encoded row as JSON text: what a dead letter of the stage `store` keeps, so that it can be sent again.
+
+use serde_json::{Map, Value};
+
+use super::copy::{COLUMNS, EncodedRows, from_postgres_micros};
+
+/// The row's columns that are not null, by name, times as RFC 3339; JSON columns as JSON where they parse.
+pub(super) fn row_as_json(rows: &EncodedRows, row: usize) -> String {
+    let mut rest = rows.row(row).get(2..).unwrap_or_default();
+    let mut columns = Map::new();
+    for name in COLUMNS.split(", ").map(|name| name.trim_matches('"')) {
+        let Some(field) = take_field(&mut rest) else { continue };
+        let value = match name {
+            "id" => Value::from(rows.id(row).to_string()),
+            "timestamp" | "ingested_at" => time_value(field),
+            "batch_id" => continue,
+            "tags" => tags_value(field),
+            "fields" | "error_details" | "performance_metrics" | "ai_analysis" => json_value(field),
+            _ => text_value(field),
+        };
+        columns.insert(name.to_owned(), value);
+    }
+    Value::Object(columns).to_string()
+}
+
+fn take_field<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let length = take_number(rest)?;
+    let (field, after) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+    *rest = after;
+    Some(field)
+}
+
+fn take_number(rest: &mut &[u8]) -> Option<i32> {
+    let (number, after) = rest.split_first_chunk::<4>()?;
+    *rest = after;
+    Some(i32::from_be_bytes(*number))
+}
+
+fn text_value(bytes: &[u8]) -> Value {
+    Value::from(String::from_utf8_lossy(bytes))
+}
+
+fn time_value(bytes: &[u8]) -> Value {
+    let micros = bytes.try_into().map(i64::from_be_bytes).unwrap_or_default();
+    Value::from(from_postgres_micros(micros).to_rfc3339())
+}
+
+fn tags_value(mut bytes: &[u8]) -> Value {
+    let mut tags = Vec::new();
+    // Dimensions, null flag, element type, length, lower bound: all known.
+    bytes = bytes.get(20..).unwrap_or_default();
+    while let Some(tag) = take_field(&mut bytes) {
+        tags.push(text_value(tag));
+    }
+    Value::from(tags)
+}
+
+fn json_value(bytes: &[u8]) -> Value {
+    let text = bytes.get(1..).unwrap_or_default();
+    // What PostgreSQL refused for its depth, our parser refuses too: it is kept as text.
+    serde_json::from_slice(text).unwrap_or_else(|_| text_value(text))
+}

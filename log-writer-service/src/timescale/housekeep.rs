@@ -1,0 +1,114 @@
+//! What must be done now and then: old digests, frozen committers, books of workers that are gone, the next chunk.
+//!
+//! Everything here may be run by several replicas at once, at any time, and left undone for hours.
+
+use std::time::Duration;
+
+use sqlx::PgPool;
+
+use super::{
+    error::{StoreError, StoreErrorKind},
+    pool::COMMITTER_NAME,
+};
+use crate::config::Database;
+
+/// Digests are purged only after this much uninterrupted readiness: senders had the time to resend what they hold.
+const READY_BEFORE_PURGE: Duration = Duration::from_secs(3600);
+/// Books that nobody added to for this long are folded into one row; a worker that lives makes a new one.
+const BOOKS_IDLE: &str = "1 hour";
+/// Digests deleted by one statement.
+const PURGE_GROUP: i64 = 10_000;
+
+/// What housekeeping did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Housekeeping {
+    /// Digests older than their retention that were deleted.
+    pub digests_purged: u64,
+    /// Sessions of frozen committers that were ended.
+    pub sessions_ended: u64,
+    /// Rows of the books that were folded.
+    pub books_folded: u64,
+    /// Whether the next chunk was made ahead.
+    pub chunk_made: bool,
+}
+
+/// Does what is due; `ready_for` is how long the service has been ready without a break.
+///
+/// # Errors
+/// As any query; what was done before stays done.
+pub async fn housekeep(pool: &PgPool, settings: &Database, ready_for: Duration) -> Result<Housekeeping, StoreError> {
+    let mut done = Housekeeping {
+        sessions_ended: end_frozen_committers(pool, settings).await?,
+        ..Housekeeping::default()
+    };
+    if ready_for >= READY_BEFORE_PURGE {
+        done.digests_purged = purge_digests(pool, settings.digest_retention).await?;
+    }
+    done.books_folded = fold_books(pool).await?;
+    done.chunk_made = make_next_chunk(pool).await?;
+    Ok(done)
+}
+
+async fn purge_digests(pool: &PgPool, retention: Duration) -> Result<u64, StoreError> {
+    let mut purged = 0;
+    loop {
+        let gone = sqlx::query(
+            "delete from log_writer.requests where digest in (
+               select r.digest from log_writer.requests r where r.noted_at < now() - $1
+               order by r.noted_at limit $2 for update skip locked)",
+        )
+        .bind(retention)
+        .bind(PURGE_GROUP)
+        .execute(pool)
+        .await
+        .map_err(StoreError::during("purge old digests"))?
+        .rows_affected();
+        purged += gone;
+        if gone == 0 {
+            return Ok(purged);
+        }
+    }
+}
+
+/// Ends committers' sessions that wait for their client in a transaction.
+///
+/// A process frozen in mid-COPY counts as active, so no timeout of PostgreSQL's ends it, and it holds its locks. Four
+/// times the limit leaves room for a large request that goes alone with more time.
+async fn end_frozen_committers(pool: &PgPool, settings: &Database) -> Result<u64, StoreError> {
+    let ended: i64 = sqlx::query_scalar(
+        "select count(*) filter (where pg_terminate_backend(pid))
+         from pg_stat_activity
+         where datname = current_database() and usename = current_user and starts_with(application_name, $1)
+           and wait_event_type = 'Client' and xact_start < clock_timestamp() - $2",
+    )
+    .bind(COMMITTER_NAME)
+    .bind(settings.transaction_timeout * 4)
+    .fetch_one(pool)
+    .await
+    .map_err(StoreError::during("end frozen committers"))?;
+    Ok(u64::try_from(ended).unwrap_or_default())
+}
+
+/// Replicas come and go under new names; the sums stay the same at every moment.
+async fn fold_books(pool: &PgPool) -> Result<u64, StoreError> {
+    let sql = include_str!("sql/fold_books.sql");
+    let folded: i64 = sqlx::query_scalar(sql)
+        .bind(BOOKS_IDLE)
+        .fetch_one(pool)
+        .await
+        .map_err(StoreError::during("fold idle books"))?;
+    Ok(u64::try_from(folded).unwrap_or_default())
+}
+
+/// Makes the next chunk shortly before it is needed: making one serialises all writers for a transaction.
+async fn make_next_chunk(pool: &PgPool) -> Result<bool, StoreError> {
+    let made: Result<Option<bool>, sqlx::Error> = sqlx::query_scalar(include_str!("sql/make_next_chunk.sql"))
+        .fetch_optional(pool)
+        .await;
+    match made.map_err(StoreError::during("make the next chunk ahead")) {
+        Ok(made) => Ok(made.unwrap_or(false)),
+        // Refused by the Apache edition, or a right we need not have: the first writer makes it.
+        Err(error) if error.kind() == StoreErrorKind::Setup => Ok(false),
+        Err(error) => Err(error),
+    }
+}

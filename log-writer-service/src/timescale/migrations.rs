@@ -1,0 +1,194 @@
+//! Brings the schema to what this version needs; the files stand in `migrations/` and are compiled in.
+//!
+//! Safe to run from several replicas at once: an advisory lock is held from before the first look until the end.
+//! What is not ours is never touched: a foreign `public.application_logs` stops it before anything is made.
+
+use std::collections::HashMap;
+
+use sqlx::{
+    Connection, Executor, PgConnection, PgPool, Row,
+    migrate::{Migrate, Migrator},
+};
+
+use super::{
+    error::{StoreError, StoreErrorKind},
+    pool,
+    status::Edition,
+};
+use crate::config::Database;
+
+static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
+
+/// Held while migrating; `log_writ` in ASCII.
+const LOCK: i64 = 0x6c6f_675f_7772_6974;
+
+/// What a migration run found and did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MigrationReport {
+    /// Names of the migrations applied now, in order.
+    pub applied: Vec<String>,
+    /// How many were there already.
+    pub already_there: usize,
+    /// Which build of TimescaleDB the schema was made for.
+    pub edition: Edition,
+    /// Version of PostgreSQL.
+    pub postgres_version: String,
+    /// Version of the extension.
+    pub timescaledb_version: String,
+}
+
+/// Applies what is missing.
+///
+/// # Errors
+/// [`StoreErrorKind::Setup`] if TimescaleDB is not available, a table of that name is not ours, or rights are missing.
+///
+/// # Crash safety
+/// Each migration is one transaction; a killed run is taken up by the next one where it stopped.
+pub async fn migrate(settings: &Database) -> Result<MigrationReport, StoreError> {
+    let options = pool::connect_options(settings, "log-writer migrate")?;
+    let mut connection = pool::connect(&options, settings.connect_timeout).await?;
+    // Ends with the session, so a killed migrator leaves no lock behind.
+    execute(
+        &mut connection,
+        "take the migration lock",
+        &format!("select pg_advisory_lock({LOCK})"),
+    )
+    .await?;
+    let outcome = migrate_locked(&mut connection, settings).await;
+    if outcome.is_ok() {
+        connection
+            .close()
+            .await
+            .map_err(StoreError::during("close the migration's connection"))?;
+    }
+    outcome
+}
+
+/// Names of the migrations that this version needs and the database lacks; for those who migrate by hand.
+///
+/// # Errors
+/// As any query.
+pub async fn pending_migrations(pool: &PgPool) -> Result<Vec<String>, StoreError> {
+    let attempted = "look for pending migrations";
+    let there: bool = sqlx::query_scalar("select to_regclass('log_writer._sqlx_migrations') is not null")
+        .fetch_one(pool)
+        .await
+        .map_err(StoreError::during(attempted))?;
+    let applied: Vec<i64> = if there {
+        sqlx::query_scalar("select version from log_writer._sqlx_migrations where success")
+            .fetch_all(pool)
+            .await
+            .map_err(StoreError::during(attempted))?
+    } else {
+        Vec::new()
+    };
+    Ok(MIGRATOR
+        .iter()
+        .filter(|migration| !applied.contains(&migration.version))
+        .map(name_of)
+        .collect())
+}
+
+async fn migrate_locked(connection: &mut PgConnection, settings: &Database) -> Result<MigrationReport, StoreError> {
+    let versions = ensure_extension(connection).await?;
+    execute(
+        connection,
+        "create schema log_writer",
+        "create schema if not exists log_writer",
+    )
+    .await?;
+    // The migration table has no schema in its name: it goes to the first of the path. TimescaleDB's own functions are
+    // found in the second, wherever the extension stands.
+    sqlx::query("select set_config('search_path', 'log_writer, ' || quote_ident($1), false), set_config('log_writer.chunk_interval', $2, false)")
+        .bind(&versions.extension_schema)
+        .bind(format!("{} microseconds", settings.chunk_interval.as_micros()))
+        .execute(&mut *connection)
+        .await
+        .map_err(StoreError::during("prepare the migration's session"))?;
+
+    connection
+        .ensure_migrations_table()
+        .await
+        .map_err(StoreError::from_migration)?;
+    let before: HashMap<i64, ()> = connection
+        .list_applied_migrations()
+        .await
+        .map_err(StoreError::from_migration)?
+        .into_iter()
+        .map(|applied| (applied.version, ()))
+        .collect();
+    MIGRATOR
+        .run_direct(connection)
+        .await
+        .map_err(StoreError::from_migration)?;
+    let applied: Vec<String> = MIGRATOR
+        .iter()
+        .filter(|migration| !before.contains_key(&migration.version))
+        .map(name_of)
+        .collect();
+    Ok(MigrationReport {
+        already_there: MIGRATOR.iter().count() - applied.len(),
+        applied,
+        edition: versions.edition,
+        postgres_version: versions.postgres,
+        timescaledb_version: versions.timescaledb,
+    })
+}
+
+struct Versions {
+    postgres: String,
+    timescaledb: String,
+    extension_schema: String,
+    edition: Edition,
+}
+
+async fn ensure_extension(connection: &mut PgConnection) -> Result<Versions, StoreError> {
+    let attempted = "look for the extension timescaledb";
+    let available: Option<(String, Option<String>)> = sqlx::query_as(
+        "select default_version, installed_version from pg_available_extensions where name = 'timescaledb'",
+    )
+    .fetch_optional(&mut *connection)
+    .await
+    .map_err(StoreError::during(attempted))?;
+    let Some((_, installed)) = available else {
+        return Err(StoreError::own(
+            StoreErrorKind::Setup,
+            attempted,
+            "the server has no extension timescaledb: install TimescaleDB for its PostgreSQL version and add \
+             timescaledb to shared_preload_libraries",
+        ));
+    };
+    if installed.is_none() {
+        execute(
+            connection,
+            "create the extension timescaledb",
+            "create extension timescaledb",
+        )
+        .await?;
+    }
+    let row = sqlx::query(
+        "select current_setting('server_version') as postgres, extversion, extnamespace::regnamespace::text as schema,
+           current_setting('timescaledb.license', true) as license
+         from pg_extension where extname = 'timescaledb'",
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(StoreError::during(attempted))?;
+    let text = |column: &str| row.try_get::<String, _>(column).map_err(StoreError::during(attempted));
+    let license: Option<String> = row.try_get("license").map_err(StoreError::during(attempted))?;
+    Ok(Versions {
+        postgres: text("postgres")?,
+        timescaledb: text("extversion")?,
+        extension_schema: text("schema")?.trim_matches('"').to_owned(),
+        edition: Edition::from_license(license.as_deref()),
+    })
+}
+
+async fn execute(connection: &mut PgConnection, attempted: &'static str, sql: &str) -> Result<(), StoreError> {
+    connection.execute(sql).await.map_err(StoreError::during(attempted))?;
+    Ok(())
+}
+
+fn name_of(migration: &sqlx::migrate::Migration) -> String {
+    format!("{} {}", migration.version, migration.description)
+}

@@ -1,0 +1,42 @@
+//! PostgreSQL with TimescaleDB: the only module that knows SQL.
+//!
+//! [`Committer`] commits batches of requests, all or none; [`Outbox`] hands out what is not yet settled in
+//! Elasticsearch, reads it back and settles it. Around them: migrations, books, status, housekeeping. Every failure is a
+//! [`StoreError`] with a [`StoreErrorKind`]; what to do about it is the caller's.
+
+mod batch;
+mod bisect;
+mod books;
+mod claim;
+mod committer;
+mod copy;
+mod copy_text;
+mod dead_letters;
+mod digests;
+mod error;
+mod housekeep;
+mod migrations;
+mod outbox;
+mod outbox_plan;
+mod pool;
+mod read_back;
+mod settle;
+mod staging;
+mod status;
+mod write;
+
+pub use self::{
+    books::{Books, read_books},
+    claim::{ClaimOrder, ClaimRequest},
+    committer::Committer,
+    copy::EncodedRows,
+    dead_letters::{DeadLetter, Stage},
+    error::{StoreError, StoreErrorKind},
+    housekeep::{Housekeeping, housekeep},
+    migrations::{MigrationReport, migrate, pending_migrations},
+    outbox::{Backlog, Outbox, OutboxId, OutboxRow, WorkKind},
+    pool::connect_pool,
+    settle::{IndexRefusal, Rest, Settlement},
+    status::{Edition, StoreStatus, read_status},
+    write::{CommitMode, Receipt, Source, WriteRequest},
+};

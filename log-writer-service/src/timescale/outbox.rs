@@ -1,0 +1,144 @@
+//! The outbox: what of each batch is not yet settled in Elasticsearch, and the handle that delivery works it with.
+//!
+//! A row is claimed for a while ([`Outbox::claim`], [`Outbox::renew`]), read back ([`Outbox::read_back`]) and settled
+//! ([`Outbox::settle`]). Nothing is open in PostgreSQL while Elasticsearch is asked: each call is one short transaction.
+
+use std::{sync::Arc, time::Duration};
+
+use sqlx::{PgPool, Row, postgres::PgRow};
+use uuid::Uuid;
+
+use super::error::StoreError;
+use crate::event::Timestamp;
+
+/// Number of an outbox row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OutboxId(pub i64);
+
+/// Why a row stands in the outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WorkKind {
+    /// From a commit; its first attempt needs no look-up.
+    Fresh,
+    /// Dead letters of the index stage, tried again.
+    Redrive,
+    /// Events that `verify` missed in Elasticsearch.
+    Repair,
+    /// Events whose document is to be written over where it stands.
+    Replace,
+}
+
+impl WorkKind {
+    fn from_column(kind: &str) -> Self {
+        match kind {
+            "redrive" => Self::Redrive,
+            "repair" => Self::Repair,
+            "replace" => Self::Replace,
+            _ => Self::Fresh,
+        }
+    }
+}
+
+/// A claimed row of the outbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutboxRow {
+    /// Its number.
+    pub id: OutboxId,
+    /// The batch its events were committed in; for other kinds than fresh it says nothing.
+    pub batch_id: i64,
+    /// Data stream or index, fixed at commit.
+    pub target: Arc<str>,
+    /// Tenants of its events: with the batch and the times they name exactly these.
+    pub tenants: Vec<String>,
+    /// Time of its earliest event.
+    pub first: Timestamp,
+    /// Time of its latest event.
+    pub last: Timestamp,
+    /// Events not yet settled.
+    pub events: i64,
+    /// Their size as encoded for PostgreSQL.
+    pub bytes: i64,
+    /// Why it is here.
+    pub kind: WorkKind,
+    /// The events not yet settled; `None`: all of the row.
+    pub open: Option<Vec<(Uuid, Timestamp)>>,
+    /// How often it was claimed, this claim included.
+    pub attempts: i32,
+}
+
+impl OutboxRow {
+    pub(super) fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        let time = |column: &str| {
+            row.try_get::<chrono::DateTime<chrono::Utc>, _>(column)
+                .map(Timestamp::from)
+        };
+        let ids: Option<Vec<Uuid>> = row.try_get("open_ids")?;
+        let times: Option<Vec<chrono::DateTime<chrono::Utc>>> = row.try_get("open_times")?;
+        let open = ids
+            .zip(times)
+            .map(|(ids, times)| ids.into_iter().zip(times.into_iter().map(Timestamp::from)).collect());
+        Ok(Self {
+            id: OutboxId(row.try_get("id")?),
+            batch_id: row.try_get("batch_id")?,
+            target: Arc::from(row.try_get::<&str, _>("target")?),
+            tenants: row.try_get("tenants")?,
+            first: time("first_time")?,
+            last: time("last_time")?,
+            events: row.try_get("events")?,
+            bytes: row.try_get("bytes")?,
+            kind: WorkKind::from_column(row.try_get("kind")?),
+            open,
+            attempts: row.try_get("attempts")?,
+        })
+    }
+}
+
+/// What waits for Elasticsearch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Outbox rows.
+    pub rows: i64,
+    /// Events not yet settled.
+    pub events: i64,
+    /// Their size as encoded for PostgreSQL.
+    pub bytes: i64,
+    /// Time since the oldest row was put in; `None` if there is none.
+    pub oldest: Option<Duration>,
+}
+
+/// The handle on the outbox; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Outbox {
+    pub(super) pool: PgPool,
+}
+
+impl Outbox {
+    /// Works over connections of this pool.
+    pub fn new(pool: PgPool) -> Self {
+        Self { pool }
+    }
+
+    /// Sums up what waits; reads the whole outbox.
+    ///
+    /// # Errors
+    /// As any query.
+    pub async fn backlog(&self) -> Result<Backlog, StoreError> {
+        let attempted = "sum up the outbox";
+        let row = sqlx::query(
+            "select count(*) as rows, coalesce(sum(events), 0)::bigint as events, coalesce(sum(bytes), 0)::bigint as bytes,
+               (extract(epoch from now() - min(enqueued_at)) * 1000000)::bigint as oldest_micros
+             from log_writer.outbox",
+        )
+        .fetch_one(&self.pool)
+        .await
+        .map_err(StoreError::during(attempted))?;
+        let number = |column: &str| row.try_get::<i64, _>(column).map_err(StoreError::during(attempted));
+        let oldest: Option<i64> = row.try_get("oldest_micros").map_err(StoreError::during(attempted))?;
+        Ok(Backlog {
+            rows: number("rows")?,
+            events: number("events")?,
+            bytes: number("bytes")?,
+            oldest: oldest.map(|micros| Duration::from_micros(u64::try_from(micros).unwrap_or_default())),
+        })
+    }
+}

@@ -1,0 +1,59 @@
+//! Connections: one place for what every session of ours has in common.
+
+use std::{str::FromStr, time::Duration};
+
+use secrecy::ExposeSecret;
+use sqlx::{
+    Connection, PgConnection, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+use super::error::{StoreError, StoreErrorKind};
+use crate::config::{Database, SynchronousCommit};
+
+/// Application names of committers begin so; housekeeping knows frozen ones by it.
+pub(super) const COMMITTER_NAME: &str = "log-writer committer";
+
+/// A pool for everything but commits. Connects when first used, so the service starts without its store.
+///
+/// # Errors
+/// [`StoreErrorKind::Setup`] if the URL cannot be read.
+pub async fn connect_pool(settings: &Database) -> Result<PgPool, StoreError> {
+    let options = connect_options(settings, "log-writer")?;
+    Ok(PgPoolOptions::new()
+        .max_connections(settings.pool_connections_max.max(1))
+        .acquire_timeout(settings.connect_timeout)
+        .connect_lazy_with(options))
+}
+
+/// Options of a session: its name, UTC, and our own `synchronous_commit` whatever the server's default is.
+pub(super) fn connect_options(settings: &Database, application_name: &str) -> Result<PgConnectOptions, StoreError> {
+    let options = PgConnectOptions::from_str(settings.url.expose_secret())
+        .map_err(StoreError::during("read the database URL"))?;
+    let synchronous_commit = match settings.synchronous_commit {
+        SynchronousCommit::On => "on",
+        SynchronousCommit::RemoteApply => "remote_apply",
+        SynchronousCommit::RemoteWrite => "remote_write",
+        SynchronousCommit::Local => "local",
+        SynchronousCommit::OffAndAcceptLoss => "off",
+    };
+    Ok(options
+        .application_name(application_name)
+        .options([("synchronous_commit", synchronous_commit), ("timezone", "UTC")]))
+}
+
+/// Opens one connection.
+///
+/// # Errors
+/// [`StoreErrorKind::Unavailable`] if that takes longer than `timeout`.
+pub(super) async fn connect(options: &PgConnectOptions, timeout: Duration) -> Result<PgConnection, StoreError> {
+    let attempted = "connect to PostgreSQL";
+    match tokio::time::timeout(timeout, PgConnection::connect_with(options)).await {
+        Ok(connected) => connected.map_err(StoreError::during(attempted)),
+        Err(_) => Err(StoreError::own(
+            StoreErrorKind::Unavailable,
+            attempted,
+            format!("no answer within {}", humantime::format_duration(timeout)),
+        )),
+    }
+}

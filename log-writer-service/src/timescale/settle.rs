@@ -1,0 +1,241 @@
+//! Settling: the outcome of every event of a claimed outbox row, in one short transaction.
+//!
+//! | step | a crash after it means |
+//! |---|---|
+//! | 1 lock the rows whose claim still holds | nothing |
+//! | 2 dead letters, 3 finished rows deleted, the rest put back, 4 books | nothing: uncommitted; delivered again, found there |
+//! | 5 COMMIT | settled; if its answer is lost, a second settlement finds the claim gone and records nothing |
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sqlx::{PgConnection, Row};
+use uuid::Uuid;
+
+use super::{
+    books::{self, Books},
+    error::StoreError,
+    outbox::{Outbox, OutboxId},
+};
+use crate::event::Timestamp;
+
+/// The outcome of a claimed row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settlement {
+    /// Which row.
+    pub id: OutboxId,
+    /// As claimed: another number means another claim.
+    pub attempts: i32,
+    /// Events that Elasticsearch has now, those that were there already included.
+    pub indexed: i64,
+    /// Events that Elasticsearch refuses for good.
+    pub dead: Vec<IndexRefusal>,
+    /// Events that are no longer in the hypertable.
+    pub expired: i64,
+    /// What is left.
+    pub rest: Rest,
+}
+
+/// An event that Elasticsearch refuses for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IndexRefusal {
+    /// Id of the event.
+    pub id: Uuid,
+    /// Time of the event.
+    pub timestamp: Timestamp,
+    /// Status of the item.
+    pub status: u16,
+    /// Elasticsearch's error type.
+    pub error_type: String,
+    /// Elasticsearch's reason, cut by the caller; quotes user data.
+    pub reason: String,
+}
+
+/// What is left of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rest {
+    /// Nothing.
+    Done,
+    /// Some events are to be tried again.
+    Retry {
+        /// These; `None`: all that were open.
+        open: Option<Vec<(Uuid, Timestamp)>>,
+        /// Not before this has passed.
+        after: Duration,
+    },
+}
+
+impl Outbox {
+    /// Records outcomes; returns the rows whose claim was lost, for which nothing was recorded.
+    ///
+    /// # Errors
+    /// As any query; nothing is then recorded, or, if COMMIT was under way, all of it may be.
+    ///
+    /// # Cancel safety
+    /// All or nothing.
+    pub async fn settle(
+        &self,
+        owner: Uuid,
+        worker: &str,
+        settlements: &[Settlement],
+    ) -> Result<Vec<OutboxId>, StoreError> {
+        let attempted = "settle outbox rows";
+        let mut transaction = self.pool.begin().await.map_err(StoreError::during(attempted))?;
+        let held = lock_held(&mut transaction, owner, settlements).await?;
+        let mut books = Books::default();
+        let mut finished = Vec::new();
+        let mut lost = Vec::new();
+        for settlement in settlements {
+            let Some(held) = held.iter().find(|held| held.id == settlement.id.0) else {
+                lost.push(settlement.id);
+                continue;
+            };
+            let left = held.left_after(settlement);
+            let dead = count(settlement.dead.len());
+            books.indexed += settlement.indexed;
+            books.index_dead_lettered += dead;
+            // By difference, so that the books balance whatever was counted.
+            books.expired += held.events - settlement.indexed - dead - left;
+            keep_refusals(&mut transaction, settlement).await?;
+            match &settlement.rest {
+                Rest::Retry { open, after } if left > 0 => {
+                    put_back(&mut transaction, settlement.id, left, open.as_deref(), *after).await?;
+                }
+                Rest::Retry { .. } | Rest::Done => finished.push(settlement.id.0),
+            }
+        }
+        if !finished.is_empty() {
+            sqlx::query("delete from log_writer.outbox where id = any($1)")
+                .bind(&finished)
+                .execute(&mut *transaction)
+                .await
+                .map_err(StoreError::during(attempted))?;
+        }
+        if books != Books::default() {
+            books::add_to_books(&mut transaction, worker, &books).await?;
+        }
+        transaction.commit().await.map_err(StoreError::during(attempted))?;
+        Ok(lost)
+    }
+}
+
+struct Held {
+    id: i64,
+    events: i64,
+}
+
+impl Held {
+    fn left_after(&self, settlement: &Settlement) -> i64 {
+        let settled = settlement.indexed + count(settlement.dead.len()) + settlement.expired;
+        let left = match &settlement.rest {
+            Rest::Done => 0,
+            Rest::Retry { open: Some(open), .. } => count(open.len()),
+            Rest::Retry { open: None, .. } => self.events - settled,
+        };
+        if left + settled != self.events {
+            tracing::error!(
+                outbox.id = self.id,
+                events = self.events,
+                settled,
+                left,
+                "a settlement does not account for all events of its outbox row; the difference is booked as expired"
+            );
+        }
+        left
+    }
+}
+
+/// Locks, in the order of their numbers, the rows that are still claimed as the settlements say.
+async fn lock_held(
+    connection: &mut PgConnection,
+    owner: Uuid,
+    settlements: &[Settlement],
+) -> Result<Vec<Held>, StoreError> {
+    let attempted = "lock claimed outbox rows";
+    let ids: Vec<i64> = settlements.iter().map(|settlement| settlement.id.0).collect();
+    let attempts: Vec<i32> = settlements.iter().map(|settlement| settlement.attempts).collect();
+    sqlx::query(
+        "select o.id, o.events
+         from log_writer.outbox o
+         join unnest($2::bigint[], $3::integer[]) as s (id, attempts) on s.id = o.id and s.attempts = o.attempts
+         where o.claimed_by = $1
+         order by o.id
+         for update of o",
+    )
+    .bind(owner)
+    .bind(&ids)
+    .bind(&attempts)
+    .fetch_all(connection)
+    .await
+    .map_err(StoreError::during(attempted))?
+    .iter()
+    .map(|row| {
+        Ok(Held {
+            id: row.try_get("id").map_err(StoreError::during(attempted))?,
+            events: row.try_get("events").map_err(StoreError::during(attempted))?,
+        })
+    })
+    .collect()
+}
+
+async fn keep_refusals(connection: &mut PgConnection, settlement: &Settlement) -> Result<(), StoreError> {
+    for group in settlement.dead.chunks(500) {
+        let ids: Vec<Uuid> = group.iter().map(|dead| dead.id).collect();
+        let times: Vec<DateTime<Utc>> = group.iter().map(|dead| dead.timestamp.into()).collect();
+        let types: Vec<String> = group.iter().map(|dead| without_nul(&dead.error_type)).collect();
+        let details: Vec<String> = group
+            .iter()
+            .map(|dead| without_nul(&format!("status {}: {}", dead.status, dead.reason)))
+            .collect();
+        sqlx::query(include_str!("sql/keep_index_refusals.sql"))
+            .bind(settlement.id.0)
+            .bind(&ids)
+            .bind(&times)
+            .bind(&types)
+            .bind(&details)
+            .execute(&mut *connection)
+            .await
+            .map_err(StoreError::during("keep refusals of Elasticsearch"))?;
+    }
+    Ok(())
+}
+
+async fn put_back(
+    connection: &mut PgConnection,
+    id: OutboxId,
+    left: i64,
+    open: Option<&[(Uuid, Timestamp)]>,
+    after: Duration,
+) -> Result<(), StoreError> {
+    let (ids, times): (Option<Vec<Uuid>>, Option<Vec<DateTime<Utc>>>) = match open {
+        Some(open) => (
+            Some(open.iter().map(|(id, _)| *id).collect()),
+            Some(open.iter().map(|(_, time)| (*time).into()).collect()),
+        ),
+        None => (None, None),
+    };
+    sqlx::query(
+        "update log_writer.outbox
+         set events = $2, bytes = bytes * $2 / greatest(events, 1),
+             open_ids = coalesce($3, open_ids), open_times = coalesce($4, open_times),
+             next_attempt_at = now() + $5, claimed_by = null, claimed_until = null
+         where id = $1",
+    )
+    .bind(id.0)
+    .bind(left)
+    .bind(ids)
+    .bind(times)
+    .bind(after)
+    .execute(connection)
+    .await
+    .map_err(StoreError::during("put an outbox row back"))?;
+    Ok(())
+}
+
+fn count(len: usize) -> i64 {
+    i64::try_from(len).unwrap_or(i64::MAX)
+}
+
+fn without_nul(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}

@@ -1,0 +1,46 @@
+-- Claims neighbouring rows of one target, oldest first.
+--
+-- Index: outbox_claim_idx (target, id, next_attempt_at): one step for each target (loose scan), then from its end; rows
+-- that wait are passed over inside the index. `as materialized` keeps the limits where they are.
+with recursive targets as (
+  (select o.target from log_writer.outbox o order by o.target limit 1)
+  union all
+  select (select o.target from log_writer.outbox o where o.target > t.target order by o.target limit 1)
+  from targets t
+  where t.target is not null
+),
+chosen as materialized (
+  select t.target
+  from targets t
+  cross join lateral (
+    select o.id from log_writer.outbox o
+    where o.target = t.target and o.next_attempt_at <= now()
+    order by o.id limit 1
+    for update skip locked
+  ) first
+  where t.target is not null and t.target <> all ($5::text[])
+  order by first.id limit 1
+),
+free as materialized (
+  select o.id, o.events, o.bytes
+  from log_writer.outbox o
+  where o.target = (select target from chosen) and o.next_attempt_at <= now()
+  order by o.id limit 256
+  for update skip locked
+),
+counted as (
+  select
+    id,
+    row_number() over (order by id) as place,
+    sum(events) over (order by id) as events,
+    sum(bytes) over (order by id) as bytes
+  from free
+),
+claimed as (
+  update log_writer.outbox o
+  set claimed_by = $1, claimed_until = now() + $2, next_attempt_at = now() + $2, attempts = o.attempts + 1
+  from counted c
+  where o.id = c.id and (c.place = 1 or (c.events <= $3 and c.bytes <= $4))
+  returning o.*
+)
+select * from claimed order by id

@@ -1,0 +1,14 @@
+-- One number for the batch, and every digest that is new. Inserted in the order given, which is sorted.
+with batch as materialized (
+  select nextval('log_writer.batch_ids') as id
+),
+noted as (
+  insert into log_writer.requests (digest, batch_id, received)
+  select n.digest, batch.id, n.received
+  from batch, unnest($1::bytea[], $2::integer[]) with ordinality as n (digest, received, place)
+  order by n.place
+  on conflict do nothing
+  returning digest
+)
+select batch.id as batch_id, noted.digest
+from batch left join noted on true

@@ -1,0 +1,280 @@
+//! One commit: the transaction that an acknowledgement stands for. All requests of a batch, or none.
+//!
+//! | step | a crash after it means |
+//! |---|---|
+//! | 1 begin, with our own limits of time | nothing |
+//! | 2 note the digests, take a batch id | nothing: uncommitted; a number of the sequence is skipped |
+//! | 3 rows: savepoint, one binary COPY; duplicates through staging, poison bisected | nothing: uncommitted, dead space that vacuum takes back |
+//! | 4 dead letters, outbox rows, books | nothing: uncommitted |
+//! | 5 COMMIT sent | either: the sender has no answer and sends the same again; the digest says which it was |
+//! | 6 COMMIT answered | committed: rows, digests, dead letters, outbox and books are there together, or the sender's resend is known |
+//!
+//! So the caller may repeat [`super::Committer::commit`] with the same requests after any error. Nothing here decides
+//! about retries, and nothing but the database is told of a commit.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use sqlx::{Executor, PgConnection};
+use tracing::{Dispatch, instrument::WithSubscriber};
+
+use super::{
+    batch::Batch,
+    bisect::{self, Exception, Outcome},
+    books::{self, Books},
+    copy::EncodedRows,
+    dead_letters::{self, DeadLetter, Letter},
+    digests::{self, Noted},
+    error::{StoreError, StoreErrorKind},
+    outbox_plan,
+};
+use crate::event::Digest;
+
+/// What one request brings to be committed.
+#[derive(Debug, Clone)]
+pub struct WriteRequest {
+    /// Decides whether it was committed before.
+    pub digest: Digest,
+    /// Events that it brought: its rows and its dead letters.
+    pub received: u32,
+    /// Its usable events.
+    pub rows: EncodedRows,
+    /// Its unusable events.
+    pub dead_letters: Vec<DeadLetter>,
+    /// As received, for a dead letter of the whole request.
+    pub body: Bytes,
+    /// Where it came from.
+    pub source: Arc<Source>,
+}
+
+/// Where a request came from: what its dead letters say of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// The credential's tenant, or the default one.
+    pub tenant: Arc<str>,
+    /// The sender's address.
+    pub address: Option<IpAddr>,
+    /// Header `Content-Type`.
+    pub content_type: Option<String>,
+    /// Header `Content-Encoding`.
+    pub content_encoding: Option<String>,
+    /// Path of the request.
+    pub path: String,
+}
+
+/// What a request is told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Receipt {
+    /// The transaction that committed it, now or before; 0 for a request without events.
+    pub batch_id: i64,
+    /// Events of the request: the sum of the three below.
+    pub received: u32,
+    /// New rows.
+    pub committed: u32,
+    /// Events that were there already.
+    pub duplicates: u32,
+    /// Events kept as dead letters.
+    pub dead_lettered: u32,
+}
+
+/// How a batch is committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CommitMode {
+    /// How long to wait for one lock.
+    pub lock_timeout: Duration,
+    /// How long the transaction may take; then its connection is thrown away.
+    pub transaction_timeout: Duration,
+    /// Whether rows that PostgreSQL refuses are sought out and kept as dead letters; else they fail the batch.
+    pub bisect: bool,
+}
+
+/// One request inside the transaction.
+pub(super) struct Part<'a> {
+    pub(super) digest: Digest,
+    pub(super) received: u32,
+    pub(super) rows: &'a mut EncodedRows,
+    pub(super) letters: &'a [DeadLetter],
+    pub(super) source: &'a Source,
+}
+
+/// What a committer brings to each of its transactions.
+pub(super) struct Context<'a> {
+    pub(super) worker: &'a str,
+    pub(super) chunk_micros: i64,
+    pub(super) dead_letter_bytes_max: usize,
+    pub(super) warnings: &'a super::committer::Warnings,
+}
+
+/// A connection and what is known of its temporary table.
+pub(super) struct Session {
+    pub(super) connection: PgConnection,
+    pub(super) staging_made: bool,
+    pub(super) scratch: Vec<u8>,
+}
+
+/// Runs the transaction; receipts in the order of the parts.
+pub(super) async fn commit_parts(
+    session: &mut Session,
+    context: &Context<'_>,
+    parts: &mut [Part<'_>],
+    mode: &CommitMode,
+) -> Result<Vec<Receipt>, StoreError> {
+    // 1
+    begin(&mut session.connection, mode).await?;
+    // 2
+    let noted = digests::note_digests(&mut session.connection, parts).await?;
+    for (part, of_part) in parts.iter_mut().zip(&noted.requests) {
+        if *of_part == Noted::New {
+            part.rows.set_batch(noted.batch_id);
+        }
+    }
+    // 3
+    let batch = Batch::of_new(parts, &noted.requests);
+    let exceptions = bisect::store_rows(session, &batch, mode.bisect).await?;
+    // 4
+    let receipts = receipts(parts, &noted, &batch, &exceptions);
+    let letters = letters(
+        parts,
+        &noted.requests,
+        &batch,
+        &exceptions,
+        context.dead_letter_bytes_max,
+    );
+    dead_letters::keep(&mut session.connection, noted.batch_id, &letters).await?;
+    let plan = outbox_plan::plan(&batch, &exceptions, context.chunk_micros);
+    outbox_plan::enqueue(&mut session.connection, noted.batch_id, &plan.rows).await?;
+    let books = sum(&receipts, &plan);
+    books::add_to_books(&mut session.connection, context.worker, &books).await?;
+    // 5
+    commit(&mut session.connection, context.warnings).await?;
+    Ok(receipts)
+}
+
+/// Begins with everything that the server's or role's own settings could have otherwise.
+async fn begin(connection: &mut PgConnection, mode: &CommitMode) -> Result<(), StoreError> {
+    let transaction_ms = mode.transaction_timeout.as_millis().max(1);
+    let sql = format!(
+        "begin isolation level read committed read write; set local lock_timeout = {}; set local statement_timeout = \
+         {transaction_ms}; set local idle_in_transaction_session_timeout = {transaction_ms}",
+        mode.lock_timeout.as_millis().max(1),
+    );
+    connection
+        .execute(sql.as_str())
+        .await
+        .map_err(StoreError::during("begin the transaction"))?;
+    Ok(())
+}
+
+/// Commits; a COMMIT that PostgreSQL answers with a warning or turns into a rollback is a failure.
+async fn commit(connection: &mut PgConnection, warnings: &super::committer::Warnings) -> Result<(), StoreError> {
+    let attempted = "commit the batch";
+    warnings.forget();
+    // In a transaction that has failed, COMMIT alone would roll back and say so in its tag only, which sqlx hides; the
+    // empty query before it fails there.
+    let dispatch: Dispatch = warnings.dispatch();
+    connection
+        .execute("select; commit")
+        .with_subscriber(dispatch)
+        .await
+        .map_err(StoreError::during(attempted))?;
+    match warnings.take() {
+        // Such as a cancelled wait for a synchronous standby: committed here, perhaps nowhere else.
+        Some(warning) => Err(StoreError::own(
+            StoreErrorKind::Unavailable,
+            attempted,
+            format!("it was answered with: {warning}"),
+        )),
+        None => Ok(()),
+    }
+}
+
+fn receipts(
+    parts: &[Part<'_>],
+    noted: &digests::NotedBatch,
+    batch: &Batch<'_>,
+    exceptions: &[Exception],
+) -> Vec<Receipt> {
+    let mut receipts: Vec<Receipt> = parts
+        .iter()
+        .zip(&noted.requests)
+        .map(|(part, of_part)| match *of_part {
+            Noted::New => Receipt {
+                batch_id: noted.batch_id,
+                received: part.received,
+                committed: u32::try_from(part.rows.len()).unwrap_or(u32::MAX),
+                ..Receipt::default()
+            },
+            Noted::Known { batch_id } => Receipt {
+                batch_id,
+                received: part.received,
+                duplicates: part.received,
+                ..Receipt::default()
+            },
+        })
+        .collect();
+    for exception in exceptions {
+        let Some(receipt) = batch
+            .locate(exception.row)
+            .and_then(|place| receipts.get_mut(place.part))
+        else {
+            continue;
+        };
+        match exception.outcome {
+            Outcome::Duplicate => {
+                receipt.committed = receipt.committed.saturating_sub(1);
+                receipt.duplicates = receipt.duplicates.saturating_add(1);
+            }
+            Outcome::Refused { .. } => receipt.committed = receipt.committed.saturating_sub(1),
+            Outcome::Renamed(_) => {}
+        }
+    }
+    for receipt in &mut receipts {
+        // What is neither a row nor a duplicate is a dead letter: so the receipt adds up, whatever one letter stands for.
+        receipt.received = receipt
+            .received
+            .max(receipt.committed.saturating_add(receipt.duplicates));
+        receipt.dead_lettered = receipt.received - receipt.committed - receipt.duplicates;
+    }
+    receipts
+}
+
+fn letters<'a>(
+    parts: &'a [Part<'_>],
+    noted: &[Noted],
+    batch: &Batch<'_>,
+    exceptions: &'a [Exception],
+    bytes_max: usize,
+) -> Vec<Letter<'a>> {
+    let mut letters = Vec::new();
+    for (part, _) in parts.iter().zip(noted).filter(|(_, of_part)| **of_part == Noted::New) {
+        letters.extend(
+            (0_u32..)
+                .zip(part.letters)
+                .map(|(number, letter)| Letter::decoded(part, letter, number)),
+        );
+    }
+    for exception in exceptions {
+        if let Outcome::Refused { reason, detail } = &exception.outcome
+            && let Some(place) = batch.locate(exception.row)
+            && let Some(part) = parts.get(place.part)
+        {
+            letters.push(Letter::refused_row(part, &place, reason, detail, bytes_max));
+        }
+    }
+    letters
+}
+
+fn sum(receipts: &[Receipt], plan: &outbox_plan::Plan) -> Books {
+    let mut books = Books {
+        unmirrored: plan.unmirrored,
+        ..Books::default()
+    };
+    for receipt in receipts {
+        books.received += i64::from(receipt.received);
+        books.committed += i64::from(receipt.committed);
+        books.duplicates += i64::from(receipt.duplicates);
+        books.dead_lettered += i64::from(receipt.dead_lettered);
+    }
+    books.mirrored = plan.rows.iter().map(|row| row.events).sum();
+    books
+}
