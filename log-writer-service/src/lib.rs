@@ -10,3 +10,4 @@ pub mod config;
 pub mod event;
 pub mod telemetry;
 pub mod timescale;
+pub mod wire;

@@ -1,0 +1,116 @@
+//! What a sender puts around its events: `{"log":{…}}` around each, `{"data":[…]}` around all.
+
+use super::scan::{skip_broken_value, skip_name, skip_space, skip_string, skip_value};
+
+/// What `native_json` puts around an event.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Envelope<'a> {
+    /// `{"log":{…}}`, with the inner object.
+    Log(&'a str),
+    /// `{"metric":{…}}`.
+    Metric,
+    /// `{"trace":{…}}`.
+    Trace,
+}
+
+/// Opens the valid JSON value `raw` if it is an object with just that one member, itself an object.
+pub(super) fn open(raw: &str) -> Option<Envelope<'_>> {
+    let text = raw.as_bytes();
+    let name_at = skip_space(text, 1);
+    // Nearly all events leave here.
+    if text.first() != Some(&b'{') || !matches!(text.get(name_at + 1), Some(b'l' | b'm' | b't')) {
+        return None;
+    }
+    let name_end = skip_string(text, name_at).ok()?;
+    let inner_at = skip_name(text, name_at).ok()?;
+    let name = raw.get(name_at + 1..name_end - 1)?;
+    if !matches!(name, "log" | "metric" | "trace") || text.get(inner_at) != Some(&b'{') {
+        return None;
+    }
+    let inner_end = skip_value(text, inner_at).ok()?;
+    if skip_space(text, inner_end) + 1 != text.len() {
+        return None;
+    }
+    match name {
+        "log" => Some(Envelope::Log(raw.get(inner_at..inner_end)?)),
+        "metric" => Some(Envelope::Metric),
+        _ => Some(Envelope::Trace),
+    }
+}
+
+/// Members that show an object to be an event of its own, whatever arrays it carries.
+const EVENT_MEMBERS: [&str; 17] = [
+    "message",
+    "msg",
+    "log",
+    "body",
+    "short_message",
+    "full_message",
+    "event",
+    "@timestamp",
+    "timestamp",
+    "time",
+    "ts",
+    "datetime",
+    "level",
+    "severity",
+    "severity_text",
+    "lvl",
+    "log.level",
+];
+
+/// The array of events in a wrapper object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct WrappedList {
+    /// Just after its opening bracket.
+    pub(super) at: usize,
+    /// Just after its closing bracket, if that can be told.
+    pub(super) end: Option<usize>,
+}
+
+/// The array of events if the object at `at` wraps one: a member named in `wrappers`.
+///
+/// The other members belong to no event and are left out: they are what `payload_prefix` adds, the same in every
+/// request. An object that has one of an event's own members is an event; so is one that has an array of numbers
+/// among other members. The caller sees to it that nothing follows the object.
+pub(super) fn find_wrapped_list(body: &str, at: usize, wrappers: &[String]) -> Option<(WrappedList, Option<usize>)> {
+    let text = body.as_bytes();
+    let mut found: Option<WrappedList> = None;
+    let mut members = 0_usize;
+    let mut at = skip_space(text, at + 1);
+    let end = loop {
+        let (Ok(name_end), Ok(value_at)) = (skip_string_at(text, at), skip_name(text, at)) else {
+            break None;
+        };
+        let name = body.get(at + 1..name_end - 1)?;
+        members += 1;
+        let is_array = text.get(value_at) == Some(&b'[');
+        let value_end = skip_value(text, value_at)
+            .ok()
+            .or_else(|| skip_broken_value(text, value_at));
+        if found.is_none() && is_array && wrappers.iter().any(|wrapper| wrapper == name) {
+            found = Some(WrappedList {
+                at: value_at + 1,
+                end: value_end,
+            });
+        } else if EVENT_MEMBERS.contains(&name) {
+            return None;
+        }
+        let Some(value_end) = value_end else { break None };
+        at = skip_space(text, value_end);
+        match text.get(at) {
+            Some(b',') => at = skip_space(text, at + 1),
+            Some(b'}') => break Some(at + 1),
+            _ => break None,
+        }
+    };
+    let list = found?;
+    let first = text.get(skip_space(text, list.at));
+    let holds_events = matches!(first, None | Some(b'{' | b'"' | b']'));
+    (members == 1 || holds_events).then_some((list, end))
+}
+
+fn skip_string_at(text: &[u8], at: usize) -> Result<usize, super::scan::SyntaxError> {
+    skip_name(text, at)?;
+    skip_string(text, at)
+}

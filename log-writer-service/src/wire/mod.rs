@@ -1,0 +1,25 @@
+//! Bytes of a request to raw events: compression, framing, and what the sender wrapped around its events.
+//!
+//! Pure and synchronous: no I/O, no clock. In the order of a body's way: [`decompress`], [`is_binary`], [`split`].
+//! Everything that Vector's `http` sink can send is taken; what an event means is `event`'s work.
+//!
+//! Promises: no input panics, recurses or takes more than linear time; one unreadable event costs no other event its
+//! place wherever its end can be found; everything but separators and the wrapper ends in some [`Piece`].
+
+mod binary;
+mod compression;
+mod content_type;
+mod envelope;
+mod piece;
+mod scan;
+mod split;
+mod stream;
+mod text;
+
+pub use self::binary::{Undecodable, is_binary};
+pub use self::compression::{DecompressError, decompress};
+pub use self::piece::{BadReason, Piece};
+pub use self::split::{SplitSettings, split};
+
+#[cfg(test)]
+mod recordings;
