@@ -45,7 +45,11 @@ impl Arguments {
 }
 
 fn what_to_do(settings: &Elasticsearch) -> String {
-    let urls: Vec<String> = settings.urls.iter().map(|url| url_without_secrets(url.as_str())).collect();
+    let urls: Vec<String> = settings
+        .urls
+        .iter()
+        .map(|url| url_without_secrets(url.as_str()))
+        .collect();
     format!(
         "templates and policy are not applied to Elasticsearch at {}; start one with `make up`, or name yours in \
          ELASTICSEARCH_URL",

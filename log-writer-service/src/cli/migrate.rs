@@ -24,9 +24,16 @@ fn text(report: &MigrationReport) -> String {
         text.push_str(&format!("applied {name}\n"));
     }
     if report.applied.is_empty() {
-        text.push_str(&format!("nothing to do: all {} migrations are there\n", report.already_there));
+        text.push_str(&format!(
+            "nothing to do: all {} migrations are there\n",
+            report.already_there
+        ));
     } else {
-        text.push_str(&format!("{} applied, {} were there before\n", report.applied.len(), report.already_there));
+        text.push_str(&format!(
+            "{} applied, {} were there before\n",
+            report.applied.len(),
+            report.already_there
+        ));
     }
     text
 }

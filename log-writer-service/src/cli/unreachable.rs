@@ -10,7 +10,10 @@ use crate::{
 
 /// Says before the error what it is about and what to do.
 pub(super) fn explain(error: Error, settings: &Database) -> Error {
-    let kind = error.chain().find_map(|cause| cause.downcast_ref::<StoreError>()).map(StoreError::kind);
+    let kind = error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<StoreError>())
+        .map(StoreError::kind);
     let url = url_without_secrets(settings.url.expose_secret());
     match kind {
         Some(StoreErrorKind::Unavailable) => error.context(format!(

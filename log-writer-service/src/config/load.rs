@@ -46,6 +46,23 @@ impl Loaded {
         print::configuration(&self.merge)
     }
 
+    /// What is not the default, as `section.key = value (source)`, secrets hidden.
+    #[must_use]
+    pub fn changes(&self) -> Vec<String> {
+        let keys: BTreeSet<String> = self.merge.settings.iter().map(Setting::key).collect();
+        let winners = keys.iter().filter_map(|key| Some((key, self.merge.winner(key)?)));
+        winners
+            .filter(|(_, setting)| setting.origin != Origin::Default)
+            .map(|(key, setting)| {
+                format!(
+                    "{key} = {} ({})",
+                    print::value(&secret::shown(key, &setting.value)),
+                    setting.origin
+                )
+            })
+            .collect()
+    }
+
     /// Where the value of `section.key` came from; `None` if it has none.
     #[must_use]
     pub fn origin(&self, key: &str) -> Option<String> {
