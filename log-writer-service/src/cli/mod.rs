@@ -17,7 +17,10 @@ use std::{
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Loaded, Report, Sources, load};
+use crate::{
+    config::{Config, Loaded, Report, Sources, load_with},
+    event::Normaliser,
+};
 
 const MISTAKES: u8 = 2;
 
@@ -98,12 +101,21 @@ impl Given {
     /// # Errors
     /// A [`Report`] of all mistakes.
     fn load(&self) -> Result<Loaded, Report> {
-        load(&Sources::of_process(
-            self.config.clone(),
-            &self.set,
-            self.listen.as_deref(),
-        ))
+        let sources = Sources::of_process(self.config.clone(), &self.set, self.listen.as_deref());
+        load_with(&sources, alias_mistakes)
     }
+}
+
+/// What the normaliser cannot work with: a name in two lists, for example.
+fn alias_mistakes(config: &Config) -> Vec<(String, String)> {
+    let Err(invalid) = Normaliser::new(&config.events) else {
+        return Vec::new();
+    };
+    let of_key = |text: &String| match text.split_once(": ") {
+        Some((key, message)) => (key.to_owned(), message.to_owned()),
+        None => ("events.aliases".to_owned(), text.clone()),
+    };
+    invalid.mistakes().iter().map(of_key).collect()
 }
 
 /// Runs a command's work on a runtime of its own.

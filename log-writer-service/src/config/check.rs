@@ -12,8 +12,8 @@ const VECTOR_TIMEOUT: Duration = Duration::from_secs(60);
 const STREAM_CREATION: Duration = Duration::from_secs(35);
 /// `http.max_content_length` of Elasticsearch by default.
 const ELASTICSEARCH_BODY_MAX: usize = 100 * 1024 * 1024;
-/// `serde_json` gives up at 128 levels, and an event is a few levels down in what is written.
-const DEPTH_MAX: usize = 100;
+/// PostgreSQL's JSON parser has a stack of 2 MB.
+const DEPTH_MAX: usize = 1000;
 /// More chunks than this in the accepted range slow every plan down.
 const CHUNKS_MAX: u128 = 1000;
 

@@ -75,6 +75,14 @@ impl Loaded {
 /// # Errors
 /// All mistakes at once; no secret stands in them.
 pub fn load(sources: &Sources) -> Result<Loaded, Report> {
+    load_with(sources, |_| Vec::new())
+}
+
+/// As [`load`], with what a module that this one must not know finds wrong: keys and messages.
+///
+/// # Errors
+/// All mistakes at once, those of `further` among them.
+pub fn load_with(sources: &Sources, further: impl Fn(&Config) -> Vec<(String, String)>) -> Result<Loaded, Report> {
     let collected = source::collect(sources);
     let mut merge = Merge {
         settings: collected.settings,
@@ -87,6 +95,9 @@ pub fn load(sources: &Sources) -> Result<Loaded, Report> {
     if let Some(mut config) = config {
         credentials::settle(&mut config, &mut merge);
         check::between_keys(&config, &mut merge);
+        for (key, message) in further(&config) {
+            merge.refuse(&[&key], message);
+        }
         if merge.mistakes.is_empty() {
             let notes = std::mem::take(&mut merge.notes);
             return Ok(Loaded { config, notes, merge });

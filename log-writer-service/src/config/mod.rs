@@ -32,7 +32,7 @@ pub use self::elasticsearch::{Elasticsearch, Gzip, Naming};
 pub use self::events::{Aliases, Events};
 pub use self::http::Http;
 pub use self::known::DEFAULT_FILE;
-pub use self::load::{Loaded, load};
+pub use self::load::{Loaded, load, load_with};
 pub use self::log::{Format, Log};
 pub use self::report::{Given, Mistake, Report};
 pub use self::secret::url as url_without_secrets;

@@ -5,7 +5,7 @@ use std::{ffi::OsString, fs, net::SocketAddr, path::PathBuf, time::Duration};
 use secrecy::ExposeSecret;
 use tempfile::TempDir;
 
-use super::{Config, DEFAULT_FILE, Loaded, Report, Sources, SynchronousCommit, known, load};
+use super::{Config, DEFAULT_FILE, Loaded, Report, Sources, SynchronousCommit, known, load, load_with};
 
 /// A folder with a configuration file in it, and variables and flags beside it.
 struct Given {
@@ -147,7 +147,7 @@ const SINGLE_MISTAKES: &[(&str, &str, &str)] = &[
     ("http.answer_timeout", "1m", "below 60s"),
     ("http.drain_timeout", "25", "write \"25s\""),
     ("http.connections_max", "1e3", "is text, not a whole number"),
-    ("events.depth_max", "500", "at most 100"),
+    ("events.depth_max", "5000", "at most 1000"),
     ("events.default_tenant", "a/b", "has '/'"),
     ("events.body_tenants", "shop,Default", "differ only in case"),
     ("events.body_tenants", "shop,SHOP", "differ only in case"),
@@ -574,6 +574,25 @@ fn the_printed_configuration_is_toml_with_the_source_of_every_value() {
         );
         assert_eq!(names(left), names(right), "[{section}]");
     }
+}
+
+#[test]
+fn what_others_find_wrong_stands_in_the_same_report() {
+    let given = Given::nothing()
+        .flag("delivery.workers", "0")
+        .flag("events.aliases.host", "service");
+    let further = |config: &Config| {
+        let name = config.events.aliases.host.join(" ");
+        vec![("events.aliases.host".to_owned(), format!("`{name}` is taken"))]
+    };
+    let report = load_with(&given.sources, further).unwrap_err().to_string();
+    let parts = [
+        "2 mistakes",
+        "delivery.workers = 0",
+        "events.aliases.host = [\"service\"] (flag --set)",
+        "`service` is taken",
+    ];
+    assert_in_order(&report, &parts);
 }
 
 #[test]
