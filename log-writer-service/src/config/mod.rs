@@ -9,6 +9,8 @@ mod check;
 mod credentials;
 mod database;
 mod delivery;
+#[cfg(test)]
+mod document;
 mod elasticsearch;
 mod events;
 mod http;
