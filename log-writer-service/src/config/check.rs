@@ -149,7 +149,7 @@ fn database(config: &Config, merge: &mut Merge) {
 
 fn delivery(config: &Config, merge: &mut Merge) {
     let delivery = &config.delivery;
-    if delivery.lease <= delivery.renew_every * 2 {
+    if delivery.lease <= delivery.renew_every.saturating_mul(2) {
         merge.refuse(
             &["delivery.lease", "delivery.renew_every"],
             "a claim must outlive two renewals, or one slow renewal loses it; make the first more than twice the second",

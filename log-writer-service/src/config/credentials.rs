@@ -37,12 +37,11 @@ fn database(config: &mut Config, merge: &mut Merge) {
     if url.fragment().is_some() {
         return merge.refuse(&[KEY], "has a `#`; in a password it is written %23");
     }
-    let foreign = url.query_pairs().any(|(name, _)| {
-        !secret::is_url_parameter(&name) && name != "password" && name != "options" && !name.starts_with("options[")
-    });
-    if foreign {
-        let message = "has a parameter that is not known; if a `?` is part of the password, it is written %3F";
-        return merge.refuse(&[KEY], message);
+    if let Some(wrong) = url
+        .query_pairs()
+        .find_map(|(name, value)| parameter_mistake(&name, &value))
+    {
+        return merge.refuse(&[KEY], wrong);
     }
     if let Some(path) = config.database.password_file.clone() {
         let in_url = url.password().is_some() || url.query_pairs().any(|(name, _)| name == "password");
@@ -59,6 +58,25 @@ fn database(config: &mut Config, merge: &mut Merge) {
         }
     }
     config.database.url = SecretString::from(String::from(url));
+}
+
+/// What is wrong with a parameter of the URL, without what it says: it may be the end of a password.
+fn parameter_mistake(name: &str, value: &str) -> Option<String> {
+    const MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
+    match name {
+        "sslmode" | "ssl-mode" if !MODES.contains(&value) => Some(format!(
+            "has an sslmode that is not known; it is one of {}",
+            MODES.join(", ")
+        )),
+        "sslrootcert" | "ssl-root-cert" | "ssl-ca" | "sslcert" | "ssl-cert" | "sslkey" | "ssl-key"
+            if !value.starts_with("-----BEGIN") =>
+        {
+            let error = std::fs::metadata(value).err()?;
+            Some(format!("names a file in {name} that cannot be read: {error}"))
+        }
+        known if secret::is_url_parameter(known) => None,
+        _ => Some("has a parameter that is not known; if a `?` is part of the password, it is written %3F".to_owned()),
+    }
 }
 
 /// A URL without a host (a socket in `?host=`) cannot hold a password before it; sqlx reads it as a parameter as well.

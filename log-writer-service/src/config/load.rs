@@ -244,7 +244,7 @@ impl Merge {
                 let key = path.join(".");
                 !self.broken.contains(*found) || self.winner(&key).is_some_and(|given| given.origin != Origin::Default)
             }) else {
-                let message = format!("section [{name}] cannot be read: {error}");
+                let message = format!("section [{name}] cannot be read");
                 self.mistakes.push(Mistake {
                     given: Vec::new(),
                     message,

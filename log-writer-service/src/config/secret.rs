@@ -6,8 +6,9 @@ use url::Url;
 /// What stands in place of a secret.
 pub(super) const HIDDEN: &str = "***";
 
-/// Parameters of a database URL that sqlx 0.8.6 knows and that are no secrets; it logs any other with its value.
-const URL_PARAMETERS: [&str; 16] = [
+/// Parameters of a database URL that sqlx 0.8.6 knows and that are no secrets; it logs a name it does not know with its
+/// value, so such a URL is refused.
+const OPEN_PARAMETERS: [&str; 14] = [
     "sslmode",
     "ssl-mode",
     "sslrootcert",
@@ -15,8 +16,6 @@ const URL_PARAMETERS: [&str; 16] = [
     "ssl-ca",
     "sslcert",
     "ssl-cert",
-    "sslkey",
-    "ssl-key",
     "statement-cache-capacity",
     "host",
     "hostaddr",
@@ -25,6 +24,8 @@ const URL_PARAMETERS: [&str; 16] = [
     "user",
     "application_name",
 ];
+/// Those that are secrets or may hold one.
+const SECRET_PARAMETERS: [&str; 4] = ["password", "sslkey", "ssl-key", "options"];
 
 /// The value of a key as it may be printed.
 pub(super) fn shown(key: &str, value: &Value) -> Value {
@@ -71,9 +72,9 @@ pub fn url(text: &str) -> String {
     }
     let mut separator = '?';
     for (name, value) in url.query_pairs() {
-        let pair = if is_url_parameter(&name) {
+        let pair = if OPEN_PARAMETERS.contains(&name.as_ref()) {
             format!("{separator}{name}={value}")
-        } else if matches!(name.as_ref(), "password" | "options") {
+        } else if SECRET_PARAMETERS.contains(&name.as_ref()) {
             format!("{separator}{name}={HIDDEN}")
         } else {
             format!("{separator}{HIDDEN}")
@@ -88,9 +89,9 @@ pub fn url(text: &str) -> String {
     shown
 }
 
-/// Whether a database URL may have this parameter and it may be shown.
+/// Whether sqlx knows this parameter of a database URL.
 pub(super) fn is_url_parameter(name: &str) -> bool {
-    URL_PARAMETERS.contains(&name)
+    OPEN_PARAMETERS.contains(&name) || SECRET_PARAMETERS.contains(&name) || name.starts_with("options[")
 }
 
 #[cfg(test)]

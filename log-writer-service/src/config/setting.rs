@@ -11,6 +11,8 @@ use figment::{
 };
 use toml::Value;
 
+use super::{print, secret};
+
 /// Where a value came from, the later variants over the earlier.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Origin {
@@ -56,7 +58,7 @@ impl Display for Origin {
 }
 
 /// One value of one source.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Setting {
     /// Sections, key and, in a table, the name.
     pub(super) path: Vec<String>,
@@ -77,6 +79,18 @@ impl Setting {
     /// `section.key`, with the name in it for a table.
     pub(super) fn key(&self) -> String {
         self.path.join(".")
+    }
+}
+
+impl fmt::Debug for Setting {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = self.key();
+        write!(
+            formatter,
+            "{key} = {} ({})",
+            print::value(&secret::shown(&key, &self.value)),
+            self.origin
+        )
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::{
     ffi::OsString,
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
 };
 
@@ -30,7 +30,7 @@ const PLATFORM: [(&str, &str); 3] = [
 ];
 
 /// What the configuration is read from.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Sources {
     /// `--config`.
     pub file: Option<PathBuf>,
@@ -62,6 +62,22 @@ impl Sources {
             environment: std::env::vars_os().collect(),
             usual_file: PathBuf::from(USUAL_FILE),
         }
+    }
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Environment and flags may hold secrets of ours and of others.
+        let Self {
+            file,
+            flags: _,
+            environment: _,
+            usual_file,
+        } = self;
+        let mut out = formatter.debug_struct("Sources");
+        out.field("file", file)
+            .field("usual_file", usual_file)
+            .finish_non_exhaustive()
     }
 }
 

@@ -160,6 +160,13 @@ const SINGLE_MISTAKES: &[(&str, &str, &str)] = &[
         "postgres://h/logs?sslmod=require",
         "a parameter that is not known",
     ),
+    ("database.url", "postgres://h/logs?sslmode=on", "one of disable, allow"),
+    (
+        "database.url",
+        "postgres://h/logs?sslmode=verify-ca&sslrootcert=/nonexistent.pem",
+        "in sslrootcert that cannot be read",
+    ),
+    ("delivery.renew_every", "500000000000y", "a claim must outlive"),
     ("database.committers", "0", "at least 1"),
     ("database.synchronous_commit", "of", "did you mean \"on\"?"),
     ("database.migrate_on_start", "yes", "is text, not true or false"),
@@ -514,6 +521,14 @@ fn no_secret_is_printed_in_a_configuration_a_report_or_a_debug_text() {
     let loaded = secrets(Given::nothing()).load().unwrap();
     for text in [
         loaded.to_toml(),
+        loaded.changes().join("\n"),
+        format!("{loaded:?}"),
+        format!(
+            "{:?}",
+            secrets(Given::nothing())
+                .flag("database.url", "postgres://a:hunter2@b")
+                .sources
+        ),
         format!("{:?}", loaded.config),
         format!("{:#?}", loaded.config),
     ] {
