@@ -495,6 +495,53 @@ fn files_of_secrets_that_are_missing_empty_or_in_doubt_are_told_together() {
 }
 
 #[test]
+fn a_password_of_a_later_url_goes_over_the_file_of_an_earlier_source() {
+    let given = Given::nothing();
+    let password = given.secret("password", "old");
+    let given = given.file(&format!(
+        "[database]\nurl = \"postgres://me@db/x\"\npassword_file = {password:?}\n"
+    ));
+    let url = |given: &Given| given.config().database.url.expose_secret().to_owned();
+    assert_eq!(url(&given), "postgres://me:old@db/x");
+    let given = given.env("DATABASE_URL", "postgres://me@later/x");
+    assert_eq!(url(&given), "postgres://me:old@later/x");
+    let given = given.flag("database.url", "postgres://me:new@last/x");
+    assert_eq!(url(&given), "postgres://me:new@last/x");
+    assert_in_order(
+        &given.load().unwrap().notes.join("\n"),
+        &["database.password_file is not read"],
+    );
+}
+
+#[test]
+fn a_value_that_cannot_be_read_is_not_compared_with_others() {
+    // The default of the lease, 30s, would be too short for 20s.
+    let report = Given::nothing()
+        .flag("delivery.lease", "60")
+        .flag("delivery.renew_every", "20s")
+        .report();
+    assert!(
+        report.contains("has a mistake") && report.contains("`60` has no unit"),
+        "{report}"
+    );
+}
+
+#[test]
+fn what_is_switched_off_is_not_checked_further() {
+    let given = Given::nothing()
+        .flag("elasticsearch.urls", "")
+        .flag("elasticsearch.username", "me");
+    assert!(given.report().contains("2 mistakes"));
+    assert!(
+        !given
+            .flag("elasticsearch.enabled", "false")
+            .config()
+            .elasticsearch
+            .enabled
+    );
+}
+
+#[test]
 fn users_in_elasticsearch_urls_become_user_and_password() {
     let given = Given::nothing().env(
         "ELASTICSEARCH_URL",
