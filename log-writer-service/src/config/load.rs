@@ -78,7 +78,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Report> {
     load_with(sources, |_| Vec::new())
 }
 
-/// As [`load`], with what a module that this one must not know finds wrong: keys and messages.
+/// As [`load()`], with what a module that this one must not know finds wrong: keys and messages.
 ///
 /// # Errors
 /// All mistakes at once, those of `further` among them.

@@ -1,7 +1,7 @@
 //! The configuration: one struct a section, final types, read once at start.
 //!
 //! `config.default.toml` is the default; a file, `DATABASE_URL` and its like, `LOG_WRITER__SECTION__KEY` and flags go
-//! over it, in this order. [`load`] reads them all and gives either a configuration in which everything holds, or a
+//! over it, in this order. [`load()`] reads them all and gives either a configuration in which everything holds, or a
 //! [`Report`] of every mistake. It reads the files that hold secrets, too: no other module reads the environment or
 //! those files, and every other module gets only the section it needs.
 
