@@ -198,14 +198,23 @@ impl PathHasher {
 
 impl Hasher for PathHasher {
     fn write(&mut self, bytes: &[u8]) {
-        let (words, rest) = bytes.as_chunks::<8>();
+        let (words, _) = bytes.as_chunks::<8>();
         for word in words {
             self.mix(u64::from_le_bytes(*word));
         }
-        let tail = rest
-            .iter()
-            .fold(bytes.len() as u64, |tail, byte| (tail << 8) | u64::from(*byte));
-        self.mix(tail);
+        // The last bytes, some of them perhaps for the second time.
+        let tail = match (
+            bytes.last_chunk::<8>(),
+            bytes.first_chunk::<4>(),
+            bytes.last_chunk::<4>(),
+        ) {
+            (Some(last), _, _) => u64::from_le_bytes(*last),
+            (None, Some(first), Some(last)) => {
+                u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last))
+            }
+            _ => bytes.iter().fold(0, |tail, byte| (tail << 8) | u64::from(*byte)),
+        };
+        self.mix(tail ^ (bytes.len() as u64).rotate_left(56));
     }
 
     fn write_u8(&mut self, _end: u8) {

@@ -31,10 +31,10 @@ pub(super) enum Fate {
 pub(super) struct Columns<'a> {
     pub(super) own_id: Option<OwnId>,
     pub(super) time: Option<(ClaimedTime, Value<'a>)>,
-    /// The first value under a name of times that is no time.
+    /// The first scalar under a name of times that is no time.
     pub(super) unread_time: Option<Value<'a>>,
     pub(super) level: Option<Level>,
-    /// The first value under a name of levels that is no level.
+    /// The first scalar under a name of levels that is no level.
     pub(super) unread_level: Option<Value<'a>>,
     pub(super) message: Option<Cow<'a, str>>,
     pub(super) service: Option<Cow<'a, str>>,
@@ -95,7 +95,7 @@ impl<'a> Columns<'a> {
 
     fn read_time(&mut self, value: &Value<'a>) -> Fate {
         let read = read_time(value);
-        if read.is_none() {
+        if read.is_none() && can_be_noted(value) {
             self.unread_time.get_or_insert(*value);
         }
         let whole = read.is_some_and(|read| read.whole);
@@ -104,7 +104,7 @@ impl<'a> Columns<'a> {
 
     fn read_level(&mut self, value: &Value<'a>, scale: Scale) -> Fate {
         let read = read_level(value, scale);
-        if read.is_none() {
+        if read.is_none() && can_be_noted(value) {
             self.unread_level.get_or_insert(*value);
         }
         let whole = read.is_some_and(|read| read.whole);
@@ -201,6 +201,11 @@ fn fill<T>(column: &mut Option<T>, read: Option<T>, whole: bool) -> Fate {
     }
     *column = read;
     if whole { Fate::Taken } else { Fate::TakenInPart }
+}
+
+/// Whether a value that stays in `fields` is small enough to be repeated in a note.
+fn can_be_noted(value: &Value<'_>) -> bool {
+    value.findings.depth == 0 && value.text.len() <= 512
 }
 
 /// Lower case where all of it is hexadecimal digits.

@@ -16,6 +16,7 @@ impl<'a> Cursor<'a> {
         Self { text, at: 0 }
     }
 
+    #[inline]
     pub(super) fn peek(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
@@ -73,12 +74,12 @@ impl<'a> Cursor<'a> {
         let start = self.at;
         let bytes = self.text.as_bytes();
         loop {
-            self.at += plain_run(bytes.get(self.at..).ok_or(Broken)?);
-            match bytes.get(self.at) {
+            let end = self.at + plain_run(bytes.get(self.at..).ok_or(Broken)?);
+            self.at = end;
+            match bytes.get(end) {
                 Some(b'"') => {
-                    let inner = self.since(start)?;
-                    self.at += 1;
-                    return Ok(inner);
+                    self.at = end + 1;
+                    return self.text.get(start..end).ok_or(Broken);
                 }
                 Some(b'\\') => self.escape(findings)?,
                 _ => return Err(Broken),

@@ -117,12 +117,16 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Sorted and searched, since a sender may send a million names.
     fn collides(&mut self, object: &str) -> bool {
-        self.out.push('}');
-        let mut taken = names(if self.out.len() > 1 { &self.out } else { "{}" });
+        let mut taken = Vec::with_capacity(8);
         taken.push(Cow::Borrowed(NOTES));
+        self.out.push('}');
+        add_names(&mut taken, &self.out);
         taken.sort_unstable();
-        let collides = names(object).iter().any(|name| taken.binary_search(name).is_ok());
+        let mut sent = Vec::with_capacity(8);
+        add_names(&mut sent, object);
+        let collides = sent.iter().any(|name| taken.binary_search(name).is_ok());
         drop(taken);
         self.out.pop();
         collides
@@ -184,12 +188,12 @@ fn name_note(out: &mut String, name: &str) {
     out.push_str("\":");
 }
 
-fn names(object: &str) -> Vec<Cow<'_, str>> {
-    let mut names = Vec::new();
-    if let Ok(mut members) = Members::of(object) {
-        while let Ok(Some(member)) = members.next() {
-            names.push(unescape(member.key, member.key_escaped).text);
-        }
+/// Adds the names of an object's members; none for what is no object, as a still empty `fields` is not.
+fn add_names<'a>(names: &mut Vec<Cow<'a, str>>, object: &'a str) {
+    let Ok(mut members) = Members::of(object) else {
+        return;
+    };
+    while let Ok(Some(member)) = members.next() {
+        names.push(unescape(member.key, member.key_escaped).text);
     }
-    names
 }
