@@ -108,6 +108,14 @@ fn an_unknown_level_is_info_and_noted() {
 }
 
 #[test]
+fn a_duration_called_time_does_not_hide_the_time() {
+    check(
+        r#"{"time":0.123,"ts":"2026-11-20T00:00:00Z","priority":1}"#,
+        json!({"time":"2026-11-20T00:00:00.000000Z","fields":{"time":0.123,"priority":1}}),
+    );
+}
+
+#[test]
 fn messages_that_are_no_text_are_kept_as_json() {
     check(r#"{"message":{"a":[1, 2]}}"#, json!({"message":"{\"a\":[1, 2]}"}));
     check(r#"{"message":[1,"x"]}"#, json!({"message":"[1,\"x\"]"}));
