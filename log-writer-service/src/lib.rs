@@ -7,6 +7,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod elasticsearch;
 pub mod event;
 pub mod telemetry;
 pub mod timescale;

@@ -1,0 +1,256 @@
+//! Finding and repairing copies: Elasticsearch knows an `_id` only within one index of a stream.
+//!
+//! Any doubt is an error and never "absent": an absent document is written again. The one exception is the 404 that
+//! Elasticsearch itself gives for a stream that has no index yet.
+
+use elasticsearch::http::Method;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{
+    bulk_request::push_action,
+    bulk_response,
+    client::{Client, read, segment},
+    document::DocumentWriter,
+    document_id::DocumentId,
+    error::{BulkFailure, SearchError, SearchErrorKind},
+    verdict::Verdict,
+};
+use crate::{config::Naming, event::StoredEvent};
+
+/// Which writing of a document is there now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Version {
+    /// `_seq_no`.
+    pub seq_no: u64,
+    /// `_primary_term`.
+    pub primary_term: u64,
+}
+
+/// A document to go over a copy that [`Client::locate`] found.
+#[derive(Debug, Clone, Copy)]
+pub struct Replacement<'a> {
+    /// The index of the copy.
+    pub index: &'a str,
+    /// The copy's id.
+    pub id: &'a DocumentId,
+    /// The copy that is there, as far as is known.
+    pub version: Version,
+    /// What to write.
+    pub event: &'a StoredEvent,
+}
+
+#[derive(Deserialize)]
+struct Docs<'a> {
+    #[serde(borrow)]
+    docs: Vec<Doc<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Doc<'a> {
+    #[serde(rename = "_id")]
+    id: &'a str,
+    found: Option<bool>,
+    #[serde(rename = "_seq_no")]
+    seq_no: Option<u64>,
+    #[serde(rename = "_primary_term")]
+    primary_term: Option<u64>,
+    error: Option<DocError>,
+}
+
+#[derive(Deserialize)]
+struct DocError {
+    #[serde(rename = "type")]
+    error_type: String,
+}
+
+impl Client {
+    /// The indices behind a stream, oldest first; the last is the one written to. Empty: the stream does not exist.
+    /// By monthly naming the target is its own and only index.
+    ///
+    /// # Errors
+    /// See [`SearchError`].
+    pub async fn backing_indices(&self, stream: &str) -> Result<Vec<String>, SearchError> {
+        #[derive(Deserialize)]
+        struct Streams {
+            data_streams: Vec<Stream>,
+        }
+        #[derive(Deserialize)]
+        struct Stream {
+            name: String,
+            indices: Vec<Index>,
+        }
+        #[derive(Deserialize)]
+        struct Index {
+            index_name: String,
+        }
+        if self.naming() == Naming::Monthly {
+            return Ok(vec![stream.to_owned()]);
+        }
+        let path = format!(
+            "_data_stream/{}?filter_path=data_streams.name,data_streams.indices.index_name",
+            segment(stream)
+        );
+        let body = match self.call(Method::Get, &path, None).await {
+            Ok(body) => body,
+            Err(error) if error.kind() == SearchErrorKind::Missing => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let request = format!("GET /_data_stream/{stream}");
+        let streams: Streams = read(&request, &body)?;
+        match streams.data_streams.into_iter().find(|found| found.name == stream) {
+            Some(found) if !found.indices.is_empty() => {
+                Ok(found.indices.into_iter().map(|index| index.index_name).collect())
+            }
+            _ => Err(SearchError::Unreadable {
+                request,
+                detail: "the stream or its indices are not in it".to_owned(),
+            }),
+        }
+    }
+
+    /// Whether each document is in the index, refreshed or not.
+    ///
+    /// # Errors
+    /// See [`SearchError`]; one document that cannot be looked up is an error for all.
+    pub async fn find(&self, index: &str, ids: &[DocumentId]) -> Result<Vec<bool>, SearchError> {
+        let found = self.locate(index, ids).await?;
+        Ok(found.into_iter().map(|version| version.is_some()).collect())
+    }
+
+    /// Which version of each document is in the index, refreshed or not.
+    ///
+    /// # Errors
+    /// See [`SearchError`]; one document that cannot be looked up is an error for all.
+    pub async fn locate(&self, index: &str, ids: &[DocumentId]) -> Result<Vec<Option<Version>>, SearchError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let path = format!(
+            "{}/_mget?_source=false&filter_path=docs._id,docs.found,docs._seq_no,docs._primary_term,docs.error.type",
+            segment(index)
+        );
+        let names: Vec<&str> = ids.iter().map(DocumentId::as_str).collect();
+        let body = self.call(Method::Post, &path, Some(&json!({ "ids": names }))).await?;
+        read_located(&format!("POST /{index}/_mget"), &body, ids)
+    }
+
+    /// Deletes documents of an index; those that are gone already count as deleted.
+    ///
+    /// # Errors
+    /// See [`SearchError`]; some may be deleted all the same, and it can be asked for again.
+    pub async fn delete(&self, index: &str, ids: &[DocumentId]) -> Result<(), SearchError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let mut lines = Vec::with_capacity(ids.len() * (index.len() + 64));
+        for id in ids {
+            push_action(&mut lines, "delete", index, id);
+            lines.extend_from_slice(b"}}\n");
+        }
+        let request = format!("POST /_bulk (delete in {index})");
+        let path = format!("_bulk?filter_path={}", bulk_response::FILTER_PATH);
+        let outcomes = match self.lines(&path, lines.into()).await {
+            Ok(answer) => bulk_response::read_deleted(&answer, ids.len()),
+            Err(failure) => Err(failure),
+        };
+        for (status, error_type) in outcomes.map_err(|failure| search_error(&request, failure))? {
+            let gone = status == 404 && error_type.is_empty();
+            if !(200..300).contains(&status) && !gone {
+                return Err(SearchError::Refused {
+                    request,
+                    status,
+                    error_type,
+                    reason: String::new(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes documents over the copies that were located, unless those changed meanwhile: then the verdict is
+    /// [`Verdict::Retry`] with status 409, and the copy has to be located again.
+    ///
+    /// # Errors
+    /// A [`BulkFailure`] is about the request as a whole.
+    ///
+    /// # Cancel safety
+    /// Dropping it is like losing the answer; asking again with the same versions cannot write an older document.
+    pub async fn overwrite(
+        &self,
+        replacements: &[Replacement<'_>],
+        documents: &DocumentWriter,
+    ) -> Result<Vec<Verdict>, BulkFailure> {
+        if replacements.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut lines = Vec::new();
+        for replacement in replacements {
+            push_action(&mut lines, "index", replacement.index, replacement.id);
+            let Version { seq_no, primary_term } = replacement.version;
+            let guard = format!(",\"if_seq_no\":{seq_no},\"if_primary_term\":{primary_term}}}}}\n");
+            lines.extend_from_slice(guard.as_bytes());
+            documents.write(replacement.event, &mut lines);
+            lines.push(b'\n');
+        }
+        let path = format!("_bulk?filter_path={}", bulk_response::FILTER_PATH);
+        let answer = self.lines(&path, lines.into()).await?;
+        bulk_response::read_overwritten(&answer, replacements.len())
+    }
+}
+
+fn read_located(request: &str, body: &[u8], ids: &[DocumentId]) -> Result<Vec<Option<Version>>, SearchError> {
+    let unreadable = |detail: &str| SearchError::Unreadable {
+        request: request.to_owned(),
+        detail: detail.to_owned(),
+    };
+    let Docs { docs } = read(request, body)?;
+    if docs.len() != ids.len() || docs.iter().zip(ids).any(|(doc, id)| doc.id != id.as_str()) {
+        return Err(unreadable("other documents than were asked for"));
+    }
+    docs.into_iter()
+        .map(|doc| match (doc.error, doc.found, doc.seq_no, doc.primary_term) {
+            // An index deleted since it was listed is missing, anything else passes; neither says "absent".
+            (Some(error), ..) => Err(SearchError::Refused {
+                request: request.to_owned(),
+                status: if error.error_type == "index_not_found_exception" {
+                    404
+                } else {
+                    503
+                },
+                error_type: error.error_type,
+                reason: String::new(),
+            }),
+            (None, Some(false), ..) => Ok(None),
+            (None, Some(true), Some(seq_no), Some(primary_term)) => Ok(Some(Version { seq_no, primary_term })),
+            _ => Err(unreadable("a document neither found nor absent")),
+        })
+        .collect()
+}
+
+/// A failure of a `_bulk` that carried no documents.
+fn search_error(request: &str, failure: BulkFailure) -> SearchError {
+    let request = request.to_owned();
+    let refused = |status, error_type: &str| SearchError::Refused {
+        request: request.clone(),
+        status,
+        error_type: error_type.to_owned(),
+        reason: String::new(),
+    };
+    match failure {
+        BulkFailure::TooLarge => refused(413, "unknown"),
+        BulkFailure::WholeRequest { status, error_type } | BulkFailure::Forbidden { status, error_type } => {
+            refused(status, &error_type)
+        }
+        BulkFailure::Busy { status } => refused(status, "unknown"),
+        BulkFailure::Blocked => refused(403, "cluster_block_exception"),
+        BulkFailure::Unanswered(detail) => SearchError::Unanswered { request, detail },
+        BulkFailure::Miscounted { .. } => SearchError::Unreadable {
+            request,
+            detail: failure.to_string(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,457 @@
+//! Free JSON brought into a form that Elasticsearch takes, whatever a sender wrote.
+//!
+//! Elasticsearch refuses a document for a nesting over the limit of a flattened field, a key that is too long or holds
+//! NUL, two members of one name, a number that is too long, and more; all of it was tried on 8.19.2. What PostgreSQL's
+//! `jsonb` gives is mostly fine, so one scan decides whether the text can be copied as it is. Else it is rewritten:
+//! what is too deep becomes a string of its JSON text, a bad key is changed, no value is dropped.
+
+use std::{borrow::Cow, collections::HashSet};
+
+use serde_json::value::RawValue;
+
+use super::json;
+
+/// Objects and arrays within each other; the mapping's `depth_limit`.
+const DEPTH_MAX: usize = 50;
+/// Longest key, in bytes.
+const KEY_BYTES_MAX: usize = 512;
+/// Longest number that is sent as one; a double needs 24.
+const NUMBER_BYTES_MAX: usize = 40;
+
+/// Which keys are fine.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keys {
+    /// Of a flattened field: any of a bounded length without NUL.
+    Free,
+    /// Of measured numbers, which become names of fields: no part between dots may be empty or blank.
+    Names,
+}
+
+/// Writes the object for a flattened field.
+pub(super) fn push_object(out: &mut Vec<u8>, text: &str) {
+    if is_plain(text.as_bytes()) {
+        out.extend_from_slice(text.as_bytes());
+    } else {
+        rewrite(out, text, Keys::Free);
+    }
+}
+
+/// Writes the object of measured numbers.
+pub(super) fn push_metrics(out: &mut Vec<u8>, text: &str) {
+    rewrite(out, text, Keys::Names);
+}
+
+/// Whether the text of a `jsonb` object can be copied: it has no two members of one name by its type, and no white
+/// space but blanks.
+fn is_plain(text: &[u8]) -> bool {
+    if text.first() != Some(&b'{') || text.last() != Some(&b'}') {
+        return false;
+    }
+    let mut depth = 0_usize;
+    let mut at = 0;
+    while let Some(&byte) = text.get(at) {
+        match byte {
+            b'{' | b'[' => {
+                depth += 1;
+                if depth > DEPTH_MAX {
+                    return false;
+                }
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b'"' => {
+                let end = string_end(text, at);
+                let string = text.get(at..end).unwrap_or_default();
+                if string.iter().any(|&byte| byte < 0x20) {
+                    return false;
+                }
+                let is_key = text.get(end) == Some(&b':');
+                if is_key && (string.len() > KEY_BYTES_MAX || string.windows(6).any(|six| six == b"\\u0000")) {
+                    return false;
+                }
+                at = end;
+                continue;
+            }
+            b'-' | b'0'..=b'9' => {
+                let end = number_end(text, at);
+                let number = text.get(at..end).unwrap_or_default();
+                if number.len() > NUMBER_BYTES_MAX || number.iter().any(|byte| matches!(byte, b'e' | b'E')) {
+                    return false;
+                }
+                at = end;
+                continue;
+            }
+            0..0x20 => return false,
+            _ => {}
+        }
+        at += 1;
+    }
+    depth == 0
+}
+
+fn rewrite(out: &mut Vec<u8>, text: &str, keys: Keys) {
+    // Validates all of it, at any depth, so that the walk below needs no errors.
+    let object = serde_json::from_str::<&RawValue>(text)
+        .ok()
+        .map(RawValue::get)
+        .filter(|text| text.starts_with('{'));
+    if let Some(object) = object {
+        let mut walk = Walk {
+            text: object,
+            at: 0,
+            keys,
+        };
+        walk.value(out, 0);
+    } else if text.trim() == "null" {
+        out.extend_from_slice(b"{}");
+    } else {
+        // An object is expected there, so what is none becomes the value of one member.
+        out.extend_from_slice(b"{\"value\":");
+        json::push_string(out, text);
+        out.push(b'}');
+    }
+}
+
+/// A walk through valid JSON text.
+struct Walk<'a> {
+    text: &'a str,
+    at: usize,
+    keys: Keys,
+}
+
+impl Walk<'_> {
+    /// Copies one value; `depth` objects and arrays are around it.
+    fn value(&mut self, out: &mut Vec<u8>, depth: usize) {
+        self.blanks();
+        let start = self.at;
+        match self.byte() {
+            Some(b'{' | b'[') if depth >= DEPTH_MAX => {
+                self.skip();
+                json::push_string(out, self.since(start));
+            }
+            Some(b'{') => self.object(out, depth),
+            Some(b'[') => self.array(out, depth),
+            Some(b'"') => {
+                self.at = string_end(self.text.as_bytes(), start);
+                out.extend_from_slice(self.since(start).as_bytes());
+            }
+            Some(b'-' | b'0'..=b'9') => {
+                self.at = number_end(self.text.as_bytes(), start);
+                push_finite(out, self.since(start));
+            }
+            _ => {
+                // true, false, null
+                while self.byte().is_some_and(|byte| byte.is_ascii_lowercase()) {
+                    self.at += 1;
+                }
+                out.extend_from_slice(self.since(start).as_bytes());
+            }
+        }
+    }
+
+    fn object(&mut self, out: &mut Vec<u8>, depth: usize) {
+        let mut seen = HashSet::new();
+        out.push(b'{');
+        self.at += 1;
+        loop {
+            self.blanks();
+            match self.byte() {
+                Some(b'"') => {}
+                Some(b',') => {
+                    self.at += 1;
+                    continue;
+                }
+                _ => break,
+            }
+            let start = self.at;
+            self.at = string_end(self.text.as_bytes(), start);
+            let key = unused(usable(self.since(start), self.keys), &mut seen);
+            if seen.len() > 1 {
+                out.push(b',');
+            }
+            json::push_string(out, &key);
+            out.push(b':');
+            self.blanks();
+            self.at += 1;
+            self.value(out, depth + 1);
+        }
+        self.at += 1;
+        out.push(b'}');
+    }
+
+    fn array(&mut self, out: &mut Vec<u8>, depth: usize) {
+        out.push(b'[');
+        self.at += 1;
+        loop {
+            self.blanks();
+            match self.byte() {
+                None | Some(b']') => break,
+                Some(b',') => {
+                    out.push(b',');
+                    self.at += 1;
+                }
+                Some(_) => self.value(out, depth + 1),
+            }
+        }
+        self.at += 1;
+        out.push(b']');
+    }
+
+    /// Goes past an object or array of any depth.
+    fn skip(&mut self) {
+        let mut open = 0_usize;
+        while let Some(byte) = self.byte() {
+            match byte {
+                b'{' | b'[' => open += 1,
+                b'}' | b']' => open -= 1,
+                b'"' => {
+                    self.at = string_end(self.text.as_bytes(), self.at);
+                    continue;
+                }
+                _ => {}
+            }
+            self.at += 1;
+            if open == 0 {
+                break;
+            }
+        }
+    }
+
+    fn blanks(&mut self) {
+        while self.byte().is_some_and(|byte| byte.is_ascii_whitespace()) {
+            self.at += 1;
+        }
+    }
+
+    fn byte(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn since(&self, start: usize) -> &str {
+        self.text.get(start..self.at).unwrap_or_default()
+    }
+}
+
+/// Where the string that begins at `start` ends, past its quote.
+fn string_end(text: &[u8], start: usize) -> usize {
+    let mut at = start + 1;
+    while let Some(&byte) = text.get(at) {
+        match byte {
+            b'\\' => at += 2,
+            b'"' => return at + 1,
+            _ => at += 1,
+        }
+    }
+    text.len()
+}
+
+fn number_end(text: &[u8], start: usize) -> usize {
+    let rest = text.get(start..).unwrap_or_default();
+    let is_part = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+    start + rest.iter().take_while(|byte| is_part(byte)).count()
+}
+
+/// A number as it is, or as a string if it is no double.
+fn push_finite(out: &mut Vec<u8>, number: &str) {
+    if number.len() <= NUMBER_BYTES_MAX && number.parse::<f64>().is_ok_and(f64::is_finite) {
+        out.extend_from_slice(number.as_bytes());
+    } else {
+        json::push_string(out, number);
+    }
+}
+
+/// A key that Elasticsearch takes.
+fn usable(quoted: &str, keys: Keys) -> String {
+    // A lone surrogate cannot be read: its escape is kept as text.
+    let raw = || Cow::Borrowed(quoted.trim_matches('"'));
+    let mut key = serde_json::from_str::<String>(quoted)
+        .map_or_else(|_| raw(), Cow::Owned)
+        .into_owned();
+    if key.contains('\0') {
+        key = key.replace('\0', "\u{fffd}");
+    }
+    if keys == Keys::Names {
+        key = key
+            .split('.')
+            .map(|part| if part.trim().is_empty() { "_" } else { part })
+            .collect::<Vec<_>>()
+            .join(".");
+    }
+    if key.len() > KEY_BYTES_MAX {
+        // Two long keys may differ only at the end.
+        let digest = blake3::hash(key.as_bytes()).to_hex();
+        key.truncate(key.floor_char_boundary(KEY_BYTES_MAX - 17));
+        key.push('~');
+        key.push_str(digest.get(..16).unwrap_or_default());
+    }
+    key
+}
+
+/// The key, or the key with a number if the object has one of that name.
+fn unused(key: String, seen: &mut HashSet<String>) -> String {
+    let mut name = key.clone();
+    let mut number = 2_usize;
+    while !seen.insert(name.clone()) {
+        name = format!("{key}~{number}");
+        number += 1;
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn shaped(text: &str) -> String {
+        let mut out = Vec::new();
+        push_object(&mut out, text);
+        String::from_utf8(out).unwrap()
+    }
+
+    fn metrics(text: &str) -> String {
+        let mut out = Vec::new();
+        push_metrics(&mut out, text);
+        String::from_utf8(out).unwrap()
+    }
+
+    fn nested(levels: usize) -> String {
+        format!("{}1{}", "{\"k\": ".repeat(levels), "}".repeat(levels))
+    }
+
+    fn depth_of(value: &Value) -> usize {
+        match value {
+            Value::Object(members) => 1 + members.values().map(depth_of).max().unwrap_or(0),
+            Value::Array(items) => 1 + items.iter().map(depth_of).max().unwrap_or(0),
+            _ => 0,
+        }
+    }
+
+    #[test]
+    fn what_jsonb_gives_is_copied_byte_for_byte() {
+        for text in [
+            "{}",
+            r#"{"a": 1, "b": [1, 2.50, -3], "c": {"d": null, "e": true}, "f\"g": "x\\\"y{[", "": "v"}"#,
+            &nested(50),
+        ] {
+            assert!(is_plain(text.as_bytes()), "{text}");
+            assert_eq!(shaped(text), text);
+        }
+    }
+
+    #[test]
+    fn what_is_too_deep_becomes_a_string_of_its_text() {
+        let value: Value = serde_json::from_str(&shaped(&nested(1100))).unwrap();
+        assert_eq!(depth_of(&value), DEPTH_MAX);
+        assert!(shaped(&nested(51)).contains(r#""{\"k\": 1}""#));
+        let arrays = format!("{{\"a\": {}{}}}", "[".repeat(300), "]".repeat(300));
+        assert_eq!(depth_of(&serde_json::from_str(&shaped(&arrays)).unwrap()), DEPTH_MAX);
+    }
+
+    #[test]
+    fn long_keys_and_keys_with_nul_are_changed_and_stay_apart() {
+        let long = "x".repeat(40_000);
+        let text = format!(r#"{{"{long}a": 1, "{long}b": 2, "n\u0000": 3}}"#);
+        let value: Value = serde_json::from_str(&shaped(&text)).unwrap();
+        let members = value.as_object().unwrap();
+        assert_eq!(members.len(), 3);
+        assert!(
+            members
+                .keys()
+                .all(|key| key.len() <= KEY_BYTES_MAX && !key.contains('\0'))
+        );
+        assert_eq!(value["n\u{fffd}"], 3);
+    }
+
+    #[test]
+    fn members_of_one_name_are_told_apart() {
+        // A tab, so that the text is not taken for jsonb's.
+        assert_eq!(
+            shaped("{\t\"a\":1,\"a\":2,\"a\":{\"b\":1,\"b\":1}}"),
+            r#"{"a":1,"a~2":2,"a~3":{"b":1,"b~2":1}}"#
+        );
+    }
+
+    #[test]
+    fn numbers_that_are_no_doubles_become_strings() {
+        let digits = "9".repeat(400);
+        assert_eq!(
+            shaped(&format!("{{\"a\": {digits}}}")),
+            format!("{{\"a\":\"{digits}\"}}")
+        );
+        assert_eq!(
+            shaped(r#"{"a": 1e400, "b": 1e3, "c": -0.5}"#),
+            r#"{"a":"1e400","b":1e3,"c":-0.5}"#
+        );
+    }
+
+    #[test]
+    fn white_space_between_tokens_is_dropped() {
+        assert_eq!(shaped("{\n  \"a\": [\n1,\r\n2\t]\n}"), r#"{"a":[1,2]}"#);
+    }
+
+    #[test]
+    fn what_is_no_object_becomes_a_member_of_one() {
+        assert_eq!(shaped("[1, 2]"), r#"{"value":"[1, 2]"}"#);
+        assert_eq!(shaped("\"text\""), r#"{"value":"\"text\""}"#);
+        assert_eq!(
+            shaped("{\"a\": NaN\n}"),
+            r#"{"value":"{\"a\": NaN\n}"}"#.replace('\n', "\\n")
+        );
+        assert_eq!(shaped("null"), "{}");
+    }
+
+    #[test]
+    fn names_of_measured_numbers_have_no_empty_parts() {
+        assert_eq!(
+            metrics(r#"{"": 1, ".": 2, "a..b": 3, " ": 4, "db.ms": 5, ".a": {"": 6}}"#),
+            r#"{"_":1,"_._":2,"a._.b":3,"_~2":4,"db.ms":5,"_.a":{"_":6}}"#
+        );
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 40, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+                prop::collection::btree_map(any::<String>(), inner, 0..5)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    fn any_object() -> impl Strategy<Value = Value> {
+        prop::collection::btree_map("[^\0]{0,20}", any_json(), 0..6)
+            .prop_map(|members| Value::Object(members.into_iter().collect()))
+    }
+
+    proptest! {
+        #[test]
+        fn no_value_is_lost_and_it_is_one_line(object in any_object(), pretty: bool) {
+            let text = if pretty { serde_json::to_string_pretty(&object) } else { serde_json::to_string(&object) }.unwrap();
+            let out = shaped(&text);
+            prop_assert!(!out.contains('\n'));
+            let back: Value = serde_json::from_str(&out).unwrap();
+            if !text.contains("\\u0000") {
+                prop_assert_eq!(back, object);
+            }
+        }
+
+        #[test]
+        fn any_text_becomes_an_object_on_one_line(text in "[\\PC\n{}\\[\\]\",:0-9eE.+-]{0,60}") {
+            for out in [shaped(&text), metrics(&text)] {
+                prop_assert!(!out.contains('\n'));
+                if !is_plain(text.as_bytes()) {
+                    prop_assert!(serde_json::from_str::<Value>(&out).unwrap().is_object());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Where an event goes: the name of its data stream or index.
+//!
+//! The name is fixed when the event is committed. Only tenants that the configuration knows come here, but the name is
+//! made safe all the same: nothing in a tenant can lead to another index.
+
+use std::{collections::HashMap, sync::Arc};
+
+use chrono::{DateTime, Datelike as _, Utc};
+
+use super::error::SearchError;
+use crate::{
+    config::{self, Naming},
+    event::Timestamp,
+};
+
+/// Longest namespace, in bytes; with the dataset's and what Elasticsearch adds it stays below the 255 of a name.
+const NAMESPACE_BYTES_MAX: usize = 100;
+
+/// The names of targets.
+#[derive(Debug, Clone)]
+pub struct Targets {
+    naming: Naming,
+    dataset: String,
+    /// Of each known tenant: the stream, or what comes before the month.
+    known: HashMap<String, Arc<str>>,
+}
+
+impl Targets {
+    /// Names for the default tenant; others are added by [`Self::with_tenants`].
+    ///
+    /// # Errors
+    /// [`SearchError::Settings`] if the dataset or tenant cannot be part of a name.
+    pub fn new(settings: &config::Elasticsearch, default_tenant: &str) -> Result<Self, SearchError> {
+        let dataset = settings.dataset.clone();
+        if dataset.is_empty() || dataset.contains('-') || namespace(&dataset) != dataset {
+            return Err(SearchError::Settings(format!(
+                "elasticsearch.dataset `{dataset}` cannot be part of a data stream's name: lower case, no `-`"
+            )));
+        }
+        let targets = Self {
+            naming: settings.naming,
+            dataset,
+            known: HashMap::new(),
+        };
+        targets.with_tenants([default_tenant])
+    }
+
+    /// Adds the tenants of the configuration.
+    ///
+    /// # Errors
+    /// [`SearchError::Settings`] if two would share a namespace.
+    pub fn with_tenants<'a>(mut self, tenants: impl IntoIterator<Item = &'a str>) -> Result<Self, SearchError> {
+        for tenant in tenants {
+            let name = self.prefix(tenant);
+            if let Some((other, _)) = self
+                .known
+                .iter()
+                .find(|(other, prefix)| prefix.as_ref() == name && *other != tenant)
+            {
+                return Err(SearchError::Settings(format!(
+                    "tenants `{other}` and `{tenant}` would share `{name}`: rename one"
+                )));
+            }
+            self.known.insert(tenant.to_owned(), Arc::from(name));
+        }
+        Ok(self)
+    }
+
+    /// The stream or index of an event.
+    pub fn target(&self, tenant: &str, timestamp: Timestamp) -> Arc<str> {
+        let known = self.known.get(tenant).map(Arc::clone);
+        let prefix = known.unwrap_or_else(|| Arc::from(self.prefix(tenant)));
+        match self.naming {
+            Naming::DataStream => prefix,
+            Naming::Monthly => {
+                let time = DateTime::<Utc>::from_timestamp_micros(timestamp.0).unwrap_or_default();
+                Arc::from(format!("{prefix}{:04}.{:02}", time.year(), time.month()))
+            }
+        }
+    }
+
+    /// Whether targets are data streams.
+    pub fn is_stream(&self) -> bool {
+        self.naming == Naming::DataStream
+    }
+
+    fn prefix(&self, tenant: &str) -> String {
+        let namespace = namespace(tenant);
+        match self.naming {
+            Naming::DataStream => format!("logs-{}-{namespace}", self.dataset),
+            Naming::Monthly => format!("logs-{namespace}-"),
+        }
+    }
+}
+
+/// A tenant as part of a name: lower case, what Elasticsearch forbids replaced (8.19, create index, parameter `index`).
+fn namespace(tenant: &str) -> String {
+    let mut name: String = tenant
+        .to_lowercase()
+        .chars()
+        .map(|c| match c {
+            '\\' | '/' | '*' | '?' | '"' | '<' | '>' | '|' | ',' | '#' | ':' => '_',
+            c if c.is_whitespace() || c.is_control() => '_',
+            c => c,
+        })
+        .collect();
+    if name.is_empty() {
+        name.push('_');
+    }
+    name.truncate(name.floor_char_boundary(NAMESPACE_BYTES_MAX));
+    name
+}
