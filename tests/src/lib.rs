@@ -1,1 +1,3 @@
 //! Support for the suites.
+
+pub mod vector_programs;
