@@ -188,7 +188,9 @@ fn as_made_by(source_type: &str, event: serde_json::Value) -> Value {
     if source_type != "http_server"
         && let Value::Object(members) = &mut value
         && let Some(timestamp) = members.get_mut("timestamp")
-        && let Some(time) = timestamp.to_str_lossy().and_then(|text| DateTime::parse_from_rfc3339(&text).ok())
+        && let Some(time) = timestamp
+            .to_str_lossy()
+            .and_then(|text| DateTime::parse_from_rfc3339(&text).ok())
     {
         *timestamp = Value::Timestamp(time.with_timezone(&Utc));
     }
