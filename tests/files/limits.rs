@@ -76,6 +76,17 @@ fn a_batch_is_within_every_limit_of_the_service() {
 }
 
 #[test]
+fn all_requests_of_one_vector_fit_in_what_the_service_holds() {
+    // The body as received, expanded, and as encoded rows.
+    const COPIES: usize = 3;
+    let held = defaults().http.inflight_bytes_max;
+    for (name, sink) in all_sinks() {
+        let at_once = number(&sink, "request.adaptive_concurrency.max_concurrency_limit");
+        assert!(at_once * number(&sink, "batch.max_bytes") * COPIES <= held, "{name}");
+    }
+}
+
+#[test]
 fn the_longest_line_alone_is_within_the_services_limit() {
     // Vector exempts the first event of a batch from `max_bytes`.
     let service = defaults();

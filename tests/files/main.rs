@@ -13,6 +13,8 @@ mod kubernetes;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod notices;
+#[cfg(test)]
 mod options;
 #[cfg(test)]
 mod programs;
