@@ -1,12 +1,11 @@
 //! What the VRL programs of `vector/*.toml` make of events.
 
-use std::{collections::BTreeSet, sync::LazyLock};
+use std::collections::BTreeSet;
 
 use log_writer_tests::vector_programs::{
-    Made, VectorConfig, compile, configs, repository, run, run_programs, run_samples,
+    Made, VectorConfig, compile, compiled, configs, repository, run, run_programs, run_samples,
 };
 use serde_json::{Value, json};
-use vrl::compiler::Program;
 
 fn config(name: &str) -> VectorConfig {
     configs()
@@ -16,11 +15,10 @@ fn config(name: &str) -> VectorConfig {
         .unwrap_or_else(|| panic!("no {name}"))
 }
 
-static PROGRAM: LazyLock<Program> = LazyLock::new(|| compile(config("vector.toml").program().unwrap()).unwrap());
-
 /// One event through the program of `vector.toml`.
 fn parsed(source_type: &str, event: Value) -> Value {
-    run(&PROGRAM, event, source_type).unwrap()
+    let program = compiled(config("vector.toml").program().unwrap()).unwrap();
+    run(&program, event, source_type).unwrap()
 }
 
 /// A line of a file through the program.
@@ -340,7 +338,7 @@ fn the_service_is_named_by_whoever_knows_it_best() {
 #[test]
 fn an_event_keeps_its_id_on_its_way_through_kafka() {
     let agent = config("kafka-agent.toml");
-    let aggregator = compile(config("kafka-aggregator.toml").program().unwrap()).unwrap();
+    let aggregator = compiled(config("kafka-aggregator.toml").program().unwrap()).unwrap();
     for made in run_samples(&agent).unwrap() {
         let message = json!({"message": made.after.to_string(), "topic": "logs", "partition": 0, "offset": 5, "source_type": "kafka", "timestamp": "2026-11-20T20:02:05Z"});
         let arrived = run(&aggregator, message.clone(), "kafka").unwrap();

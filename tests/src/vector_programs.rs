@@ -6,6 +6,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
@@ -97,6 +98,21 @@ pub fn compile(source: &str) -> Result<Program> {
     Ok(compiled.program)
 }
 
+/// Compiles a program, or takes it from the last time: the files have all the same one, and compiling takes a second.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compiled(source: &str) -> Result<Arc<Program>> {
+    static COMPILED: Mutex<BTreeMap<String, Arc<Program>>> = Mutex::new(BTreeMap::new());
+    let mut programs = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(program) = programs.get(source) {
+        return Ok(Arc::clone(program));
+    }
+    let program = Arc::new(compile(source)?);
+    programs.insert(source.to_owned(), Arc::clone(&program));
+    Ok(program)
+}
+
 /// Runs a program on one event, as the transform `remap` does.
 ///
 /// # Errors
@@ -148,7 +164,7 @@ pub struct Made {
 /// # Errors
 /// When the program does not compile or fails on an event.
 pub fn run_samples(config: &VectorConfig) -> Result<Vec<Made>> {
-    let program = compile(config.program()?).with_context(|| config.name.clone())?;
+    let program = compiled(config.program()?).with_context(|| config.name.clone())?;
     let mut made = Vec::new();
     for (_, source_type, _) in config.components("sources") {
         for before in samples(source_type)? {
