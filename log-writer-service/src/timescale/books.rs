@@ -2,12 +2,13 @@
 //!
 //! A row of its own for each worker means that no two transactions wait for each other; only sums mean something.
 
-use sqlx::{PgConnection, PgPool, Row};
+use serde::Serialize;
+use sqlx::{PgConnection, Row};
 
 use super::error::StoreError;
 
 /// Sums over all workers that ever were; events.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Books {
     /// Events that requests brought: `committed + duplicates + dead_lettered`.
     pub received: i64,
@@ -31,13 +32,38 @@ pub struct Books {
     pub requeued: i64,
 }
 
+impl Books {
+    /// The accounts by name.
+    pub fn accounts(&self) -> [(&'static str, i64); 10] {
+        [
+            ("received", self.received),
+            ("committed", self.committed),
+            ("duplicates", self.duplicates),
+            ("dead_lettered", self.dead_lettered),
+            ("mirrored", self.mirrored),
+            ("unmirrored", self.unmirrored),
+            ("indexed", self.indexed),
+            ("index_dead_lettered", self.index_dead_lettered),
+            ("expired", self.expired),
+            ("requeued", self.requeued),
+        ]
+    }
+
+    /// Whether everything received and everything committed is accounted for, with so many events in the outbox.
+    pub fn balance(&self, outstanding: i64) -> bool {
+        self.received == self.committed + self.duplicates + self.dead_lettered
+            && self.committed == self.mirrored + self.unmirrored
+            && self.mirrored == self.indexed + self.index_dead_lettered + self.expired + outstanding
+    }
+}
+
 /// Reads the sums.
 ///
 /// # Errors
 /// As any query.
-pub async fn read_books(pool: &PgPool) -> Result<Books, StoreError> {
+pub(super) async fn read_books(connection: &mut PgConnection) -> Result<Books, StoreError> {
     let row = sqlx::query(include_str!("sql/read_books.sql"))
-        .fetch_one(pool)
+        .fetch_one(connection)
         .await
         .map_err(StoreError::during("read the books"))?;
     let sum = |column: &str| {

@@ -23,7 +23,7 @@ use super::{
     dead_letters::DeadLetter,
     error::{StoreError, StoreErrorKind},
     pool::{self, COMMITTER_NAME},
-    write::{CommitMode, Context, Part, Receipt, Session, WriteRequest, commit_parts},
+    write::{self, CommitMode, Context, Part, Receipt, Session, WriteRequest, commit_parts},
 };
 use crate::config::Database;
 
@@ -143,6 +143,20 @@ impl Committer {
         let mode = self.alone;
         let receipts = self.transact(&mut parts, &mode).await?;
         Ok(receipts.first().copied().unwrap_or_default())
+    }
+
+    /// Does what a commit does, with nothing to commit: a connection, our rights and the table are there.
+    ///
+    /// # Errors
+    /// What a commit would meet.
+    pub async fn probe(&mut self) -> Result<(), StoreError> {
+        let mut session = match self.session.take() {
+            Some(session) => session,
+            None => self.open_session().await?,
+        };
+        write::probe(&mut session.connection, &self.alone).await?;
+        self.session = Some(session);
+        Ok(())
     }
 
     async fn transact(&mut self, parts: &mut [Part<'_>], mode: &CommitMode) -> Result<Vec<Receipt>, StoreError> {

@@ -53,6 +53,9 @@ pub struct EncodedRows {
 }
 
 impl EncodedRows {
+    /// Memory that a row takes beside its bytes.
+    pub const NOTE_BYTES: usize = size_of::<RowNote>();
+
     /// No rows yet.
     pub fn new() -> Self {
         Self::default()

@@ -27,6 +27,19 @@ pub enum StoreErrorKind {
 }
 
 impl StoreErrorKind {
+    /// A stable name in `snake_case`, for metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::Conflict => "conflict",
+            Self::LockTimeout => "lock_timeout",
+            Self::Timeout => "timeout",
+            Self::Data => "data",
+            Self::Setup => "setup",
+            Self::Other => "other",
+        }
+    }
+
     /// Whether the connection it happened on may be used again after a rollback.
     pub(super) fn keeps_connection(self) -> bool {
         match self {
@@ -66,6 +79,11 @@ impl StoreError {
     /// [`StoreErrorKind::Data`].
     pub fn row(&self) -> Option<usize> {
         self.0.row
+    }
+
+    /// A commit that panicked: a defect, to be met like any other failure of its requests.
+    pub fn panicked() -> Self {
+        Self::own(StoreErrorKind::Other, "commit the batch", "it panicked")
     }
 
     /// An error of our own, without one of PostgreSQL below it.

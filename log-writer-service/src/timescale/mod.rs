@@ -16,6 +16,7 @@ mod digests;
 mod error;
 mod housekeep;
 mod migrations;
+mod monitor;
 mod outbox;
 mod outbox_plan;
 mod pool;
@@ -26,7 +27,7 @@ mod status;
 mod write;
 
 pub use self::{
-    books::{Books, read_books},
+    books::Books,
     claim::{ClaimOrder, ClaimRequest},
     committer::Committer,
     copy::EncodedRows,
@@ -34,9 +35,10 @@ pub use self::{
     error::{StoreError, StoreErrorKind},
     housekeep::{Housekeeping, housekeep},
     migrations::{MigrationReport, migrate, pending_migrations},
+    monitor::{Monitor, Snapshot},
     outbox::{Backlog, Outbox, OutboxId, OutboxRow, WorkKind},
     pool::connect_pool,
     settle::{IndexRefusal, Rest, Settlement},
-    status::{Edition, StoreStatus, read_status},
+    status::{Edition, StoreStatus},
     write::{CommitMode, Receipt, Source, WriteRequest},
 };

@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sqlx::{PgPool, Row, postgres::PgRow};
+use sqlx::{PgConnection, PgPool, Row, postgres::PgRow};
 use uuid::Uuid;
 
 use super::error::StoreError;
@@ -117,28 +117,25 @@ impl Outbox {
     pub fn new(pool: PgPool) -> Self {
         Self { pool }
     }
+}
 
-    /// Sums up what waits; reads the whole outbox.
-    ///
-    /// # Errors
-    /// As any query.
-    pub async fn backlog(&self) -> Result<Backlog, StoreError> {
-        let attempted = "sum up the outbox";
-        let row = sqlx::query(
-            "select count(*) as rows, coalesce(sum(events), 0)::bigint as events, coalesce(sum(bytes), 0)::bigint as bytes,
-               (extract(epoch from now() - min(enqueued_at)) * 1000000)::bigint as oldest_micros
-             from log_writer.outbox",
-        )
-        .fetch_one(&self.pool)
-        .await
-        .map_err(StoreError::during(attempted))?;
-        let number = |column: &str| row.try_get::<i64, _>(column).map_err(StoreError::during(attempted));
-        let oldest: Option<i64> = row.try_get("oldest_micros").map_err(StoreError::during(attempted))?;
-        Ok(Backlog {
-            rows: number("rows")?,
-            events: number("events")?,
-            bytes: number("bytes")?,
-            oldest: oldest.map(|micros| Duration::from_micros(u64::try_from(micros).unwrap_or_default())),
-        })
-    }
+/// Sums up what waits; reads the whole outbox.
+pub(super) async fn read_backlog(connection: &mut PgConnection) -> Result<Backlog, StoreError> {
+    let attempted = "sum up the outbox";
+    let row = sqlx::query(
+        "select count(*) as rows, coalesce(sum(events), 0)::bigint as events, coalesce(sum(bytes), 0)::bigint as bytes,
+           (extract(epoch from now() - min(enqueued_at)) * 1000000)::bigint as oldest_micros
+         from log_writer.outbox",
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(StoreError::during(attempted))?;
+    let number = |column: &str| row.try_get::<i64, _>(column).map_err(StoreError::during(attempted));
+    let oldest: Option<i64> = row.try_get("oldest_micros").map_err(StoreError::during(attempted))?;
+    Ok(Backlog {
+        rows: number("rows")?,
+        events: number("events")?,
+        bytes: number("bytes")?,
+        oldest: oldest.map(|micros| Duration::from_micros(u64::try_from(micros).unwrap_or_default())),
+    })
 }

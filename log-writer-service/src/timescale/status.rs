@@ -2,12 +2,14 @@
 
 use std::fmt;
 
-use sqlx::{PgPool, Row};
+use serde::Serialize;
+use sqlx::{PgConnection, Row};
 
 use super::error::StoreError;
 
 /// Which build of TimescaleDB is loaded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Edition {
     /// Hypertables and `drop_chunks` only.
     Apache,
@@ -36,7 +38,7 @@ impl fmt::Display for Edition {
 }
 
 /// Versions of the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct StoreStatus {
     /// As PostgreSQL names itself: `17.11 (Debian …)`.
     pub postgres_version: String,
@@ -52,7 +54,7 @@ pub struct StoreStatus {
 ///
 /// # Errors
 /// As any query.
-pub async fn read_status(pool: &PgPool) -> Result<StoreStatus, StoreError> {
+pub(super) async fn read_status(connection: &mut PgConnection) -> Result<StoreStatus, StoreError> {
     let attempted = "read the store's status";
     let row = sqlx::query(
         "select current_setting('server_version') as postgres,
@@ -60,13 +62,13 @@ pub async fn read_status(pool: &PgPool) -> Result<StoreStatus, StoreError> {
            current_setting('timescaledb.license', true) as license,
            to_regclass('log_writer._sqlx_migrations') is not null as migrated",
     )
-    .fetch_one(pool)
+    .fetch_one(&mut *connection)
     .await
     .map_err(StoreError::during(attempted))?;
     let migrated: bool = row.try_get("migrated").map_err(StoreError::during(attempted))?;
     let schema_version = if migrated {
         sqlx::query_scalar("select max(version) from log_writer._sqlx_migrations where success")
-            .fetch_one(pool)
+            .fetch_one(connection)
             .await
             .map_err(StoreError::during(attempted))?
     } else {

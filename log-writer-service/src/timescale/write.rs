@@ -15,6 +15,7 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use serde::Serialize;
 use sqlx::{Executor, PgConnection};
 use tracing::{Dispatch, instrument::WithSubscriber};
 
@@ -22,7 +23,7 @@ use super::{
     batch::Batch,
     bisect::{self, Exception, Outcome},
     books::{self, Books},
-    copy::EncodedRows,
+    copy::{COLUMNS, COPY_HEADER, COPY_TRAILER, EncodedRows},
     dead_letters::{self, DeadLetter, Letter},
     digests::{self, Noted},
     error::{StoreError, StoreErrorKind},
@@ -63,7 +64,7 @@ pub struct Source {
 }
 
 /// What a request is told.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Receipt {
     /// The transaction that committed it, now or before; 0 for a request without events.
     pub batch_id: i64,
@@ -162,6 +163,28 @@ async fn begin(connection: &mut PgConnection, mode: &CommitMode) -> Result<(), S
         .execute(sql.as_str())
         .await
         .map_err(StoreError::during("begin the transaction"))?;
+    Ok(())
+}
+
+/// Copies nothing in a transaction that may write, and rolls it back.
+pub(super) async fn probe(connection: &mut PgConnection, mode: &CommitMode) -> Result<(), StoreError> {
+    let attempted = "try a commit";
+    begin(connection, mode).await?;
+    let sql = format!("copy public.application_logs ({COLUMNS}) from stdin with (format binary)");
+    let mut copy = connection
+        .copy_in_raw(&sql)
+        .await
+        .map_err(StoreError::during(attempted))?;
+    let sent = copy.send([COPY_HEADER, COPY_TRAILER].concat()).await.map(|_| ());
+    let finished = match sent {
+        Ok(()) => copy.finish().await.map(|_| ()),
+        Err(error) => copy.abort("nothing to copy").await.and(Err(error)),
+    };
+    finished.map_err(StoreError::during(attempted))?;
+    connection
+        .execute("rollback")
+        .await
+        .map_err(StoreError::during(attempted))?;
     Ok(())
 }
 
