@@ -36,7 +36,7 @@ impl Arguments {
             Ok(elasticsearch::bootstrap(&client, &settings, mode).await?)
         })
         .with_context(|| what_to_do(&settings))?;
-        print(&format!("{report}\n"))?;
+        print(&report)?;
         match report.problem() {
             None => Ok(()),
             Some(problem) => bail!("{problem}"),

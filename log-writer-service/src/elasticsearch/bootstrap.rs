@@ -85,6 +85,12 @@ impl BootstrapReport {
         self.objects.iter().any(changed)
     }
 
+    /// What an operator has to do, in one line; `None` if nothing.
+    pub fn problem(&self) -> Option<String> {
+        let problems = self.problems();
+        (!problems.is_empty()).then(|| problems.join("; "))
+    }
+
     /// What an operator has to do, one text for each matter; empty if nothing.
     pub fn problems(&self) -> Vec<String> {
         let mut problems: Vec<String> = self.objects.iter().filter_map(ObjectReport::problem).collect();
@@ -106,6 +112,19 @@ impl BootstrapReport {
             problems.push(text);
         }
         problems
+    }
+}
+
+impl fmt::Display for BootstrapReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "elasticsearch {} ({})", self.cluster.version, self.cluster.name)?;
+        for ObjectReport { kind, name, state } in &self.objects {
+            writeln!(f, "{kind} {name}: {state}")?;
+        }
+        for index in &self.older_indices {
+            writeln!(f, "index {index}: keeps its older mapping until the next rollover")?;
+        }
+        Ok(())
     }
 }
 

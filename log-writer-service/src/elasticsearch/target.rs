@@ -79,6 +79,11 @@ impl Targets {
         }
     }
 
+    /// How indices are named.
+    pub fn naming(&self) -> Naming {
+        self.naming
+    }
+
     /// Whether targets are data streams.
     pub fn is_stream(&self) -> bool {
         self.naming == Naming::DataStream
