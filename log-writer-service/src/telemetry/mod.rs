@@ -1,4 +1,7 @@
-//! What the service says about itself: its log, its metrics, the summary for whoever started it by hand.
+//! What the service says about itself: its log, its metrics, its status, the summary for whoever started it by hand.
+//!
+//! Nothing here decides anything.
 
 pub mod logging;
+pub mod metric;
 pub mod summary;

@@ -1,0 +1,311 @@
+//! One request's bytes become rows: decompress, split, normalise, encode. Pure CPU work, done in the request's own task.
+//!
+//! Memory is reserved before it is used; what can't be reserved ends the request with 429.
+
+use std::{borrow::Cow, sync::Arc};
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::{Incoming, Refusal, admission::Reservation};
+use crate::{
+    config,
+    elasticsearch::Targets,
+    event::{Arrival, Digest, DigestParts, LogEvent, Normaliser, RawEvent, Timestamp, derive_id, request_digest},
+    timescale::{DeadLetter, EncodedRows, Source, Stage, WriteRequest},
+    wire::{self, DecompressError, Piece, SplitSettings},
+};
+
+/// What decoding needs of the configuration; shared by all requests.
+#[derive(Debug)]
+pub(super) struct Decoder {
+    pub(super) normaliser: Normaliser,
+    /// `None` when Elasticsearch is off: events are stored in SQL only.
+    pub(super) targets: Option<Targets>,
+    pub(super) default_tenant: Arc<str>,
+    pub(super) events: config::Events,
+    pub(super) body_bytes_max: usize,
+    pub(super) dead_letter_bytes_max: usize,
+}
+
+/// A request ready for its commit.
+#[derive(Debug)]
+pub(super) struct Decoded {
+    pub(super) request: WriteRequest,
+    /// Set if nothing of the body could be read: the answer is 400 once the body is kept.
+    pub(super) undecodable: Option<Undecodable>,
+}
+
+/// Why nothing of a body could be read.
+#[derive(Debug, Clone)]
+pub struct Undecodable {
+    /// Stable name, as in the dead letter's `reason`.
+    pub reason: String,
+    /// For the sender's eyes: what and why.
+    pub detail: String,
+    /// 413 instead of 400.
+    pub too_large: bool,
+}
+
+/// What of a row the derived ids are made from, kept until the noted digest is known.
+struct Claim {
+    own_id: Option<Uuid>,
+    time: Option<Timestamp>,
+    position: u32,
+}
+
+impl Decoder {
+    /// Decodes one request.
+    ///
+    /// # Errors
+    /// [`Refusal::Busy`] if the memory that it needs is not free.
+    pub(super) fn decode(
+        &self,
+        incoming: &Incoming,
+        reservation: &mut Reservation,
+        now: Timestamp,
+    ) -> Result<Decoded, Refusal> {
+        let digest = self.digest(incoming);
+        let body = match self.decompress(incoming, reservation)? {
+            Ok(body) => body,
+            Err(undecodable) => return Ok(self.keep_body(incoming, digest, undecodable)),
+        };
+        let content_type = incoming.content_type.as_deref();
+        if let Some(binary) = wire::is_binary(content_type, &body) {
+            let undecodable = Undecodable {
+                reason: binary.name().to_owned(),
+                detail: binary.to_string(),
+                too_large: false,
+            };
+            return Ok(self.keep_body(incoming, digest, undecodable));
+        }
+        let text = String::from_utf8_lossy(&body);
+        if matches!(text, Cow::Owned(_)) && !reservation.grow_to(reservation.bytes() + text.len()) {
+            return Err(Refusal::Busy);
+        }
+        let settings = SplitSettings {
+            wrappers: &self.events.wrappers,
+            events_max: self.events.per_request_max,
+        };
+        let pieces = match wire::split(&text, content_type, &settings) {
+            Ok(pieces) => pieces,
+            Err(error) => {
+                let undecodable = Undecodable {
+                    reason: error.name().to_owned(),
+                    detail: error.to_string(),
+                    too_large: false,
+                };
+                return Ok(self.keep_body(incoming, digest, undecodable));
+            }
+        };
+        let request = self.encode(pieces, incoming, digest, reservation, now)?;
+        Ok(Decoded {
+            request,
+            undecodable: None,
+        })
+    }
+
+    /// A request of which nothing but a dead letter is kept.
+    pub(super) fn keep_body(&self, incoming: &Incoming, digest: Digest, undecodable: Undecodable) -> Decoded {
+        let kept = if undecodable.too_large {
+            &[][..]
+        } else {
+            self.cut(&incoming.body)
+        };
+        let letter = DeadLetter {
+            stage: Stage::Decode,
+            reason: undecodable.reason.clone(),
+            detail: undecodable.detail.clone(),
+            raw: kept.to_vec(),
+            raw_bytes: incoming.body_bytes,
+            position: None,
+        };
+        let request = WriteRequest {
+            digest,
+            received: 1,
+            rows: EncodedRows::new(),
+            dead_letters: vec![letter],
+            body: incoming.body.clone(),
+            source: self.source(incoming),
+        };
+        Decoded {
+            request,
+            undecodable: Some(undecodable),
+        }
+    }
+
+    /// The digest of the request's content.
+    pub(super) fn digest(&self, incoming: &Incoming) -> Digest {
+        request_digest(&DigestParts {
+            tenant: incoming.tenant.as_deref().unwrap_or(&self.default_tenant),
+            path: &incoming.path,
+            content_type: incoming.content_type.as_deref().map(str::as_bytes),
+            content_encoding: incoming.content_encoding.as_deref().map(str::as_bytes),
+            idempotency_key: incoming.idempotency_key.as_deref(),
+            body: &incoming.body,
+        })
+    }
+
+    /// Expands the body, reserving in steps: what a body expands to is not known before.
+    fn decompress(
+        &self,
+        incoming: &Incoming,
+        reservation: &mut Reservation,
+    ) -> Result<Result<Bytes, Undecodable>, Refusal> {
+        let received = incoming.body.len();
+        let mut guess = received.saturating_mul(8).max(64 * 1024).min(self.body_bytes_max);
+        loop {
+            if !reservation.grow_to(received.saturating_add(guess)) {
+                return Err(Refusal::Busy);
+            }
+            let result = wire::decompress(incoming.body.clone(), incoming.content_encoding.as_deref(), guess);
+            match result {
+                Ok(body) => {
+                    reservation.shrink_to(received + body.len());
+                    return Ok(Ok(body));
+                }
+                Err(DecompressError::TooLarge { .. }) if guess < self.body_bytes_max => {
+                    guess = guess.saturating_mul(8).min(self.body_bytes_max);
+                }
+                Err(error) => {
+                    let too_large = matches!(error, DecompressError::TooLarge { .. });
+                    let reason = match &error {
+                        DecompressError::TooLarge { .. } => "body_too_large",
+                        DecompressError::UnknownEncoding(_) => "unknown_content_encoding",
+                        DecompressError::Broken { .. } => "broken_compression",
+                    };
+                    return Ok(Err(Undecodable {
+                        reason: reason.to_owned(),
+                        detail: error.to_string(),
+                        too_large,
+                    }));
+                }
+            }
+        }
+    }
+
+    fn encode(
+        &self,
+        pieces: Vec<Piece<'_>>,
+        incoming: &Incoming,
+        digest: Digest,
+        reservation: &mut Reservation,
+        now: Timestamp,
+    ) -> Result<WriteRequest, Refusal> {
+        let received = u32::try_from(pieces.len()).unwrap_or(u32::MAX);
+        let base = reservation.bytes() + pieces.len() * size_of::<Piece<'_>>();
+        let arrival = Arrival {
+            at: now,
+            tenant: incoming.tenant.clone(),
+        };
+        let mut rows = EncodedRows::with_capacity(incoming.body.len().saturating_mul(2), pieces.len());
+        let mut claims = Vec::with_capacity(pieces.len());
+        let mut dead_letters = Vec::new();
+        let mut dead_bytes = 0;
+        for (position, piece) in (0_u32..).zip(pieces) {
+            let letter = match piece {
+                Piece::Event(raw) => match self.normaliser.normalise(raw.clone(), &arrival) {
+                    Ok(event) => {
+                        claims.push(Claim {
+                            own_id: event.own_id,
+                            time: event.claimed_time,
+                            position,
+                        });
+                        rows.push(&event, now, self.target(&event).as_ref());
+                        None
+                    }
+                    Err(unusable) => {
+                        Some(self.letter(unusable.name(), &unusable.to_string(), raw_text(&raw), position))
+                    }
+                },
+                Piece::Bad { raw, reason } => Some(self.letter(reason.name(), &reason.to_string(), raw, position)),
+            };
+            if let Some(letter) = letter {
+                dead_bytes += letter.raw.len();
+                dead_letters.push(letter);
+            }
+            let needed = base + rows.bytes() + rows.len() * EncodedRows::NOTE_BYTES + dead_bytes;
+            if needed > reservation.bytes() && !reservation.grow_to(needed + 64 * 1024) {
+                return Err(Refusal::Busy);
+            }
+        }
+        let noted = set_ids(&mut rows, &claims, &digest, incoming.idempotency_key.is_some());
+        reservation.shrink_to(incoming.body.len() + rows.bytes() + rows.len() * EncodedRows::NOTE_BYTES + dead_bytes);
+        Ok(WriteRequest {
+            digest: noted,
+            received,
+            rows,
+            dead_letters,
+            body: incoming.body.clone(),
+            source: self.source(incoming),
+        })
+    }
+
+    fn target(&self, event: &LogEvent<'_>) -> Option<Arc<str>> {
+        self.targets
+            .as_ref()
+            .map(|targets| targets.target(&event.tenant, event.timestamp))
+    }
+
+    fn letter(&self, reason: &str, detail: &str, raw: &str, position: u32) -> DeadLetter {
+        DeadLetter {
+            stage: Stage::Decode,
+            reason: reason.to_owned(),
+            detail: detail.to_owned(),
+            raw: self.cut(raw.as_bytes()).to_vec(),
+            raw_bytes: u64::try_from(raw.len()).unwrap_or(u64::MAX),
+            position: Some(position),
+        }
+    }
+
+    fn cut<'a>(&self, raw: &'a [u8]) -> &'a [u8] {
+        raw.get(..self.dead_letter_bytes_max).unwrap_or(raw)
+    }
+
+    fn source(&self, incoming: &Incoming) -> Arc<Source> {
+        Arc::new(Source {
+            tenant: incoming
+                .tenant
+                .clone()
+                .unwrap_or_else(|| Arc::clone(&self.default_tenant)),
+            address: incoming.address,
+            content_type: incoming.content_type.clone(),
+            content_encoding: incoming.content_encoding.clone(),
+            path: incoming.path.clone(),
+        })
+    }
+}
+
+/// Gives every row its id and returns the digest to note.
+///
+/// The content's digest counts only if every event carries a time or an id, or the client sent a key: two equal bodies without either
+/// are two bodies. Then a random digest is noted, so that our own second attempt after an unknown COMMIT is exact all the same.
+fn set_ids(rows: &mut EncodedRows, claims: &[Claim], content: &Digest, has_key: bool) -> Digest {
+    let counts = has_key
+        || claims
+            .iter()
+            .all(|claim| claim.time.is_some() || claim.own_id.is_some());
+    let noted = if counts { *content } else { random_digest() };
+    for (row, claim) in claims.iter().enumerate() {
+        let digest = if claim.time.is_some() { content } else { &noted };
+        let derived = derive_id(claim.time, digest, claim.position);
+        rows.set_ids(row, claim.own_id.unwrap_or(derived), derived);
+    }
+    noted
+}
+
+fn random_digest() -> Digest {
+    let (first, second) = (Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes());
+    let mut bytes = [0; 32];
+    for (to, from) in bytes.iter_mut().zip(first.into_iter().chain(second)) {
+        *to = from;
+    }
+    Digest(bytes)
+}
+
+fn raw_text<'a>(raw: &'a RawEvent<'_>) -> &'a str {
+    match raw {
+        RawEvent::Object(text) | RawEvent::Value(text) => text,
+        RawEvent::Text(text) => text,
+    }
+}

@@ -1,0 +1,293 @@
+//! Accepts requests: decodes them, groups them into batches, answers when their transaction is committed.
+//!
+//! A receipt means: committed and flushed, in this request or an earlier one with the same bytes. Anything else is a [`Refusal`],
+//! after which the sender may send again. How bytes are read is `wire`'s and `event`'s, the transaction is `timescale`'s,
+//! the HTTP answer is `http`'s.
+
+mod admission;
+mod committers;
+mod decode;
+mod queue;
+mod readiness;
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::{
+    sync::{Notify, oneshot},
+    time::Instant,
+};
+
+pub use self::{
+    admission::{Admission, Reservation},
+    decode::Undecodable,
+    readiness::Readiness,
+};
+use self::{
+    committers::{CommitterTask, LaneKind, Lanes},
+    decode::{Decoded, Decoder},
+    queue::{Place, Queued},
+};
+use crate::{
+    config::{self, Config},
+    elasticsearch::Targets,
+    event::{Digest, InvalidAliases, Normaliser, Timestamp},
+    shutdown::Tasks,
+    timescale::Receipt,
+};
+
+/// Bodies above this are decoded on the blocking pool: about half a millisecond of work.
+const INLINE_BYTES_MAX: usize = 128 * 1024;
+/// After so long without PostgreSQL requests are refused at once instead of waiting for it.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// One request as it came in.
+#[derive(Debug)]
+pub struct Incoming {
+    /// The body as received.
+    pub body: Bytes,
+    /// Length of the body as sent; more than `body` holds if it was over the limit and discarded.
+    pub body_bytes: u64,
+    /// Path of the URL.
+    pub path: String,
+    /// Header `content-type`.
+    pub content_type: Option<String>,
+    /// Header `content-encoding`.
+    pub content_encoding: Option<String>,
+    /// Header `idempotency-key`.
+    pub idempotency_key: Option<Vec<u8>>,
+    /// The tenant of the credential, if there is one.
+    pub tenant: Option<Arc<str>>,
+    /// Who sent it.
+    pub address: Option<IpAddr>,
+}
+
+/// How a request ended that was not refused.
+#[derive(Debug)]
+pub enum Accepted {
+    /// All its events are committed or dead letters.
+    Committed(Receipt),
+    /// Nothing of it could be read; it is kept as a dead letter, found by this digest.
+    Undecodable(Undecodable, Digest),
+}
+
+/// Why a request was not taken; the sender may send it again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Memory for requests is used up.
+    #[error("too much in flight: the bytes in http.inflight_bytes_max are in use")]
+    Busy,
+    /// Nothing can be committed now.
+    #[error("not committed: {0}")]
+    Unavailable(String),
+}
+
+/// Takes requests. Clones share the lanes.
+#[derive(Debug, Clone)]
+pub struct Ingestor {
+    decoder: Arc<Decoder>,
+    lanes: Arc<Lanes>,
+    readiness: Readiness,
+    admission: Admission,
+    answer_timeout: Duration,
+    commit_timeout: Duration,
+    late_after: Duration,
+}
+
+impl Ingestor {
+    /// Prepares to take requests; nothing is committed until [`Ingestor::spawn_committers`].
+    ///
+    /// # Errors
+    /// If an alias list can't be used.
+    pub fn new(config: &Config, targets: Option<Targets>, readiness: Readiness) -> Result<Self, InvalidAliases> {
+        let decoder = Decoder {
+            normaliser: Normaliser::new(&config.events)?,
+            targets,
+            default_tenant: Arc::from(config.events.default_tenant.as_str()),
+            events: config.events.clone(),
+            body_bytes_max: config.http.body_bytes_max,
+            dead_letter_bytes_max: config.database.dead_letter_bytes_max,
+        };
+        Ok(Self {
+            decoder: Arc::new(decoder),
+            lanes: Arc::default(),
+            readiness,
+            admission: Admission::new(config.http.inflight_bytes_max),
+            answer_timeout: config.http.answer_timeout,
+            commit_timeout: config.database.transaction_timeout,
+            late_after: config.database.late_after,
+        })
+    }
+
+    /// Starts the committers: the configured number, and one for the late lane. They end when `stopping` is set and nothing waits.
+    pub fn spawn_committers(
+        &self,
+        tasks: &Tasks,
+        settings: &config::Database,
+        instance: &str,
+        committed: &Arc<Notify>,
+    ) {
+        let normal = (1..=settings.committers).map(|number| (LaneKind::Normal, number.to_string()));
+        for (kind, role) in normal.chain([(LaneKind::Late, "late".to_owned())]) {
+            let task = CommitterTask {
+                name: format!("{instance} {role}"),
+                kind,
+                lanes: Arc::clone(&self.lanes),
+                settings: settings.clone(),
+                readiness: self.readiness.clone(),
+                committed: Arc::clone(committed),
+                stopping: tasks.stopping(),
+            };
+            tasks.spawn(&format!("committer {role}"), task.run());
+        }
+    }
+
+    /// The bytes that requests hold and may hold.
+    #[must_use]
+    pub fn admission(&self) -> &Admission {
+        &self.admission
+    }
+
+    /// Requests that wait for a committer: normal lane, late lane.
+    #[must_use]
+    pub fn waiting(&self) -> (usize, usize) {
+        (self.lanes.normal.len(), self.lanes.late.len())
+    }
+
+    /// Takes one request whose body is complete, and returns when its fate is known.
+    ///
+    /// # Errors
+    /// [`Refusal`] if nothing of it was, or is known to be, committed.
+    ///
+    /// # Cancel safety
+    /// Dropped while it waits for a committer, the request is withdrawn; dropped later, the commit goes on.
+    pub async fn accept(&self, incoming: Incoming, reservation: Reservation) -> Result<Accepted, Refusal> {
+        let deadline = Instant::now() + self.answer_timeout;
+        if let Some(problem) = self.hopeless() {
+            return Err(Refusal::Unavailable(problem));
+        }
+        let (decoded, reservation) = self.decode(incoming, reservation).await?;
+        self.commit(decoded, reservation, deadline).await
+    }
+
+    /// Keeps what is known of a body that is over the limit.
+    ///
+    /// # Errors
+    /// As [`Ingestor::accept`].
+    pub async fn accept_too_large(
+        &self,
+        incoming: Incoming,
+        digest: Digest,
+        limit: usize,
+    ) -> Result<Accepted, Refusal> {
+        let deadline = Instant::now() + self.answer_timeout;
+        if let Some(problem) = self.hopeless() {
+            return Err(Refusal::Unavailable(problem));
+        }
+        let detail = format!(
+            "the body has {} bytes, more than http.body_bytes_max = {limit}",
+            incoming.body_bytes
+        );
+        let undecodable = Undecodable {
+            reason: "body_too_large".to_owned(),
+            detail,
+            too_large: true,
+        };
+        let decoded = self.decoder.keep_body(&incoming, digest, undecodable);
+        self.commit(decoded, self.admission.open(), deadline).await
+    }
+
+    async fn decode(
+        &self,
+        incoming: Incoming,
+        mut reservation: Reservation,
+    ) -> Result<(Decoded, Reservation), Refusal> {
+        let decoder = Arc::clone(&self.decoder);
+        let now = now();
+        let is_small = incoming.body.len() <= INLINE_BYTES_MAX && incoming.content_encoding.is_none()
+            || incoming.body.len() <= INLINE_BYTES_MAX / 8;
+        let work = move || {
+            decoder
+                .decode(&incoming, &mut reservation, now)
+                .map(|decoded| (decoded, reservation))
+        };
+        if is_small {
+            return work();
+        }
+        tokio::task::spawn_blocking(work)
+            .await
+            .unwrap_or_else(|error| Err(Refusal::Unavailable(format!("decoding the request failed: {error}"))))
+    }
+
+    async fn commit(&self, decoded: Decoded, reservation: Reservation, deadline: Instant) -> Result<Accepted, Refusal> {
+        let Decoded { request, undecodable } = decoded;
+        let digest = request.digest;
+        let is_late = request
+            .rows
+            .oldest()
+            .is_some_and(|oldest| oldest < earlier(now(), self.late_after));
+        let place = Place::default();
+        let (answer, answered) = oneshot::channel();
+        let queued = Queued {
+            request,
+            place: place.clone(),
+            answer,
+            failures_alone: 0,
+            reservation,
+        };
+        if is_late {
+            self.lanes.late.push(queued)
+        } else {
+            self.lanes.normal.push(queued)
+        }
+        let receipt = self.wait(place, answered, deadline).await?;
+        Ok(match undecodable {
+            None => Accepted::Committed(receipt),
+            Some(undecodable) => Accepted::Undecodable(undecodable, digest),
+        })
+    }
+
+    /// Waits for the receipt until the deadline; for a transaction that was begun by then, until it must have ended.
+    async fn wait(
+        &self,
+        place: Place,
+        mut answered: oneshot::Receiver<Receipt>,
+        deadline: Instant,
+    ) -> Result<Receipt, Refusal> {
+        let begun_until = deadline + self.commit_timeout;
+        let gone = |_| Refusal::Unavailable("shutting down".to_owned());
+        tokio::select! {
+            receipt = &mut answered => return receipt.map_err(gone),
+            () = tokio::time::sleep_until(deadline) => {}
+        }
+        let problem = self
+            .readiness
+            .problem()
+            .unwrap_or_else(|| "no committer was free in time".to_owned());
+        if place.withdraw() {
+            return Err(Refusal::Unavailable(problem));
+        }
+        match tokio::time::timeout_at(begun_until, answered).await {
+            Ok(receipt) => receipt.map_err(gone),
+            Err(_) => Err(Refusal::Unavailable(
+                "the transaction did not end in time; whether it committed is known when the request is sent again"
+                    .to_owned(),
+            )),
+        }
+    }
+
+    /// Why waiting makes no sense: shutting down, or no PostgreSQL for a while.
+    fn hopeless(&self) -> Option<String> {
+        let problem = self.readiness.problem()?;
+        let hopeless = self.readiness.is_stopping() || self.readiness.unready_for().is_some_and(|time| time > PATIENCE);
+        hopeless.then_some(problem)
+    }
+}
+
+fn now() -> Timestamp {
+    Timestamp::from(chrono::Utc::now())
+}
+
+fn earlier(time: Timestamp, by: Duration) -> Timestamp {
+    Timestamp(time.0.saturating_sub(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)))
+}

@@ -1,0 +1,154 @@
+//! The lane between request tasks and committers: whatever waits is taken together.
+//!
+//! A request waits here until a committer takes it; its deadline, or a client that went away, withdraws it as long as nobody has.
+//! What a committer could not commit goes back to the front, in its old order.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU8, Ordering},
+    },
+};
+
+use tokio::sync::{Notify, oneshot};
+
+use super::admission::Reservation;
+use crate::timescale::{Receipt, WriteRequest};
+
+const WAITING: u8 = 0;
+const TAKEN: u8 = 1;
+const WITHDRAWN: u8 = 2;
+
+/// Where a request stands: waiting, taken by a committer, or withdrawn. Shared by the request's task and the lane.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Place(Arc<AtomicU8>);
+
+impl Place {
+    /// Withdraws a request that still waits; false if a committer has it.
+    pub(crate) fn withdraw(&self) -> bool {
+        self.0
+            .compare_exchange(WAITING, WITHDRAWN, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    fn take(&self) -> bool {
+        self.0
+            .compare_exchange(WAITING, TAKEN, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    fn put_back(&self) {
+        self.0.store(WAITING, Ordering::Release);
+    }
+}
+
+/// One request on its way to a commit.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    pub(crate) request: WriteRequest,
+    pub(crate) place: Place,
+    pub(crate) answer: oneshot::Sender<Receipt>,
+    /// Times that this request failed when it was alone in its transaction.
+    pub(crate) failures_alone: u32,
+    /// Held until the request is answered.
+    pub(crate) reservation: Reservation,
+}
+
+impl Queued {
+    fn is_abandoned(&self) -> bool {
+        self.answer.is_closed()
+    }
+}
+
+/// One lane of waiting requests.
+#[derive(Debug, Default)]
+pub(crate) struct Lane {
+    waiting: Mutex<VecDeque<Queued>>,
+    arrived: Notify,
+}
+
+/// How much one batch takes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BatchLimits {
+    pub(crate) requests: usize,
+    pub(crate) rows: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Lane {
+    /// Puts a request at the end.
+    pub(crate) fn push(&self, queued: Queued) {
+        self.lock().push_back(queued);
+        self.arrived.notify_one();
+    }
+
+    /// Puts requests that were taken back where they were, at the front in their order.
+    pub(crate) fn put_back(&self, requests: Vec<Queued>) {
+        let mut waiting = self.lock();
+        for queued in requests.into_iter().rev() {
+            queued.place.put_back();
+            waiting.push_front(queued);
+        }
+        drop(waiting);
+        self.arrived.notify_one();
+    }
+
+    /// Puts a request that was taken at the end.
+    pub(crate) fn put_last(&self, queued: Queued) {
+        queued.place.put_back();
+        self.push(queued);
+    }
+
+    /// Waits for requests and takes as many as fit one batch, at least one.
+    ///
+    /// # Cancel safety
+    /// Nothing is taken if the future is dropped.
+    pub(crate) async fn take(&self, limits: BatchLimits) -> Vec<Queued> {
+        loop {
+            let taken = self.take_now(limits);
+            if !taken.is_empty() {
+                return taken;
+            }
+            self.arrived.notified().await;
+        }
+    }
+
+    /// Drops what waits; the requests' tasks see it at once.
+    pub(crate) fn abandon(&self) {
+        self.lock().clear();
+    }
+
+    /// Requests that wait.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    fn take_now(&self, limits: BatchLimits) -> Vec<Queued> {
+        let mut waiting = self.lock();
+        let (mut taken, mut rows, mut bytes) = (Vec::new(), 0, 0);
+        while let Some(next) = waiting.front() {
+            let (more_rows, more_bytes) = (rows + next.request.rows.len(), bytes + next.request.rows.bytes());
+            let full = taken.len() >= limits.requests || more_rows > limits.rows || more_bytes > limits.bytes;
+            if full && !taken.is_empty() {
+                break;
+            }
+            let Some(next) = waiting.pop_front() else { break };
+            // Withdrawn at its deadline, or its client has gone: nothing was begun for it.
+            if next.is_abandoned() || !next.place.take() {
+                continue;
+            }
+            (rows, bytes) = (more_rows, more_bytes);
+            taken.push(next);
+        }
+        if !waiting.is_empty() {
+            // One wake-up may stand for several arrivals: pass it on.
+            self.arrived.notify_one();
+        }
+        taken
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Queued>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,188 @@
+//! Every metric of the service: its name, help and labels. Labels are closed sets, never data from events.
+
+use std::time::Duration;
+
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::{
+    elasticsearch::Verdict,
+    timescale::{Backlog, Books, StoreErrorKind},
+};
+
+/// Upper bounds of the duration histograms, in seconds.
+const SECONDS: [f64; 14] = [
+    0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0,
+];
+
+/// Installs the recorder; its handle renders `/metrics`.
+///
+/// # Errors
+/// If a recorder is installed already.
+pub fn install() -> Result<PrometheusHandle, BuildError> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
+        .install_recorder()?;
+    describe();
+    Ok(handle)
+}
+
+fn describe() {
+    describe_counter!(
+        "log_writer_http_requests_total",
+        "Requests answered, by route and status code."
+    );
+    describe_histogram!(
+        "log_writer_http_request_duration_seconds",
+        "Time from the request's head to the answer, by route."
+    );
+    describe_gauge!(
+        "log_writer_inflight_bytes",
+        "Bytes that requests hold: bodies, expanded bodies, encoded rows."
+    );
+    describe_gauge!("log_writer_inflight_bytes_max", "http.inflight_bytes_max.");
+    describe_gauge!(
+        "log_writer_requests_waiting",
+        "Requests that wait for a committer, by lane."
+    );
+    describe_gauge!("log_writer_ready", "1 if batches can be committed.");
+    describe_histogram!(
+        "log_writer_commit_duration_seconds",
+        "Time of one commit attempt, successful or not."
+    );
+    describe_counter!("log_writer_commits_total", "Commit attempts.");
+    describe_counter!("log_writer_commit_events_total", "Events in commit attempts.");
+    describe_counter!(
+        "log_writer_commit_failures_total",
+        "Commit attempts that failed, by kind."
+    );
+    describe_histogram!("log_writer_bulk_duration_seconds", "Time of one _bulk request.");
+    describe_counter!("log_writer_bulk_documents_total", "Documents sent in _bulk requests.");
+    describe_counter!("log_writer_bulk_items_total", "Verdicts on documents, by outcome.");
+    describe_counter!(
+        "log_writer_claims_total",
+        "Outbox rows claimed, by attempt: first or later."
+    );
+    describe_counter!(
+        "log_writer_claims_lost_total",
+        "Claims that another owner took over while their documents were sent."
+    );
+    describe_counter!(
+        "log_writer_lookups_total",
+        "Claims whose documents were looked up in older backing indices."
+    );
+    describe_counter!(
+        "log_writer_doubles_removed_total",
+        "Second copies in Elasticsearch that were removed."
+    );
+    describe_counter!(
+        "log_writer_events_total",
+        "The books, over all replicas and restarts, by account."
+    );
+    describe_gauge!("log_writer_outbox_rows", "Outbox rows that wait.");
+    describe_gauge!(
+        "log_writer_outbox_events",
+        "Events committed and not yet settled in Elasticsearch."
+    );
+    describe_gauge!("log_writer_outbox_bytes", "Encoded bytes of these events.");
+    describe_gauge!("log_writer_outbox_oldest_age_seconds", "Age of the oldest outbox row.");
+    describe_gauge!(
+        "log_writer_elasticsearch_ready",
+        "1 if templates and policy are in place and nothing is paused."
+    );
+    describe_gauge!("log_writer_build_info", "1, with the version as label.");
+    gauge!("log_writer_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+}
+
+/// A request was answered.
+pub fn request(route: &'static str, code: u16, elapsed: Duration) {
+    counter!("log_writer_http_requests_total", "route" => route, "code" => code.to_string()).increment(1);
+    histogram!("log_writer_http_request_duration_seconds", "route" => route).record(elapsed);
+}
+
+/// A commit attempt ended.
+pub(crate) fn commit_finished(elapsed: Duration, rows: usize, _requests: usize) {
+    histogram!("log_writer_commit_duration_seconds").record(elapsed);
+    counter!("log_writer_commits_total").increment(1);
+    counter!("log_writer_commit_events_total").increment(count(rows));
+}
+
+/// A commit attempt failed.
+pub(crate) fn commit_failed(kind: StoreErrorKind) {
+    counter!("log_writer_commit_failures_total", "kind" => kind.as_str()).increment(1);
+}
+
+/// A `_bulk` was answered, or not.
+pub(crate) fn bulk_finished(elapsed: Duration, documents: usize) {
+    histogram!("log_writer_bulk_duration_seconds").record(elapsed);
+    counter!("log_writer_bulk_documents_total").increment(count(documents));
+}
+
+/// One document got its verdict.
+pub(crate) fn verdict(verdict: &Verdict) {
+    let outcome = match verdict {
+        Verdict::Indexed { .. } => "indexed",
+        Verdict::Duplicate { .. } => "duplicate",
+        Verdict::Retry { .. } => "retry",
+        Verdict::Reject { .. } => "rejected",
+        Verdict::MissingTemplate { .. } => "missing_template",
+        Verdict::Forbidden { .. } => "forbidden",
+    };
+    counter!("log_writer_bulk_items_total", "outcome" => outcome).increment(1);
+}
+
+/// Outbox rows were claimed, `later` of them not for the first time.
+pub(crate) fn claimed(later: usize, all: usize) {
+    counter!("log_writer_claims_total", "attempt" => "first").increment(count(all - later));
+    counter!("log_writer_claims_total", "attempt" => "later").increment(count(later));
+}
+
+/// Claims were lost.
+pub(crate) fn claims_lost(claims: usize) {
+    counter!("log_writer_claims_lost_total").increment(count(claims));
+}
+
+/// Documents of a claim were looked up.
+pub(crate) fn lookup() {
+    counter!("log_writer_lookups_total").increment(1);
+}
+
+/// Second copies were removed.
+pub(crate) fn doubles_removed(documents: usize) {
+    counter!("log_writer_doubles_removed_total").increment(count(documents));
+}
+
+/// Shows the state of this process.
+pub fn process(ready: bool, mirror_ready: bool, held: usize, limit: usize, waiting: (usize, usize)) {
+    gauge!("log_writer_ready").set(f64::from(u8::from(ready)));
+    gauge!("log_writer_elasticsearch_ready").set(f64::from(u8::from(mirror_ready)));
+    gauge!("log_writer_inflight_bytes").set(float(held));
+    gauge!("log_writer_inflight_bytes_max").set(float(limit));
+    gauge!("log_writer_requests_waiting", "lane" => "normal").set(float(waiting.0));
+    gauge!("log_writer_requests_waiting", "lane" => "late").set(float(waiting.1));
+}
+
+/// Shows the books and the backlog.
+pub fn store(books: &Books, backlog: &Backlog) {
+    for (account, events) in books.accounts() {
+        counter!("log_writer_events_total", "account" => account).absolute(u64::try_from(events).unwrap_or_default());
+    }
+    gauge!("log_writer_outbox_rows").set(wide(backlog.rows));
+    gauge!("log_writer_outbox_events").set(wide(backlog.events));
+    gauge!("log_writer_outbox_bytes").set(wide(backlog.bytes));
+    gauge!("log_writer_outbox_oldest_age_seconds").set(backlog.oldest.map_or(0.0, |age| age.as_secs_f64()));
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float; 2^53 is exact")]
+fn float(number: usize) -> f64 {
+    number as f64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float; 2^53 is exact")]
+fn wide(number: i64) -> f64 {
+    number as f64
+}
