@@ -2,11 +2,12 @@
 //! Elasticsearch.
 //!
 //! The modules in the order of an event's way (docs/ARCHITECTURE.md): `http` takes the request, [`wire`] cuts it into raw
-//! events, [`event`] normalises them, [`ingest`] groups requests and commits them through [`timescale`], `delivery` reads
+//! events, [`event`] normalises them, [`ingest`] groups requests and commits them through [`timescale`], [`delivery`] reads
 //! them back and hands them to [`elasticsearch`]. `app` puts the parts together.
 
 pub mod cli;
 pub mod config;
+pub mod delivery;
 pub mod elasticsearch;
 pub mod event;
 pub mod ingest;

@@ -1,0 +1,153 @@
+//! The documents of one claim and how far each has come.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::{
+    elasticsearch::{DocumentId, document_id},
+    event::{StoredEvent, Timestamp},
+    timescale::{IndexRefusal, OutboxRow, Rest, Settlement},
+};
+
+/// How far one document has come.
+#[derive(Debug, Clone)]
+pub(super) enum Progress {
+    /// Not settled: to be sent, now or with a later claim.
+    Open,
+    /// Indexed by this claim, in this index.
+    Created(String),
+    /// There before.
+    Present,
+    /// Refused for good.
+    Refused(Refusal),
+}
+
+/// Why a document was refused for good.
+#[derive(Debug, Clone)]
+pub(super) struct Refusal {
+    pub(super) status: u16,
+    pub(super) error_type: String,
+    pub(super) reason: String,
+}
+
+/// One document of a claim.
+#[derive(Debug)]
+pub(super) struct Document {
+    /// Position of its outbox row in the claim.
+    pub(super) row: usize,
+    pub(super) id: DocumentId,
+    pub(super) event: StoredEvent,
+    pub(super) progress: Progress,
+}
+
+impl Document {
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.progress, Progress::Open)
+    }
+
+    fn key(&self) -> (Uuid, Timestamp) {
+        (self.event.id, self.event.timestamp)
+    }
+}
+
+/// One claim: outbox rows of one target and their documents.
+#[derive(Debug)]
+pub(super) struct Claim {
+    pub(super) target: Arc<str>,
+    pub(super) rows: Vec<OutboxRow>,
+    pub(super) documents: Vec<Document>,
+    /// The target's write index when its indices were listed; `None` if no look-up was needed.
+    pub(super) write_index: Option<String>,
+}
+
+impl Claim {
+    /// Joins rows and the events read back for them.
+    pub(super) fn new(rows: Vec<OutboxRow>, events: Vec<Vec<StoredEvent>>, default_tenant: &str) -> Option<Self> {
+        let target = Arc::clone(&rows.first()?.target);
+        let documents = events
+            .into_iter()
+            .enumerate()
+            .flat_map(|(row, events)| events.into_iter().map(move |event| (row, event)))
+            .map(|(row, event)| Document {
+                row,
+                id: document_id(event.id, event.timestamp, &event.tenant, default_tenant),
+                event,
+                progress: Progress::Open,
+            })
+            .collect();
+        Some(Self {
+            target,
+            rows,
+            documents,
+            write_index: None,
+        })
+    }
+
+    /// Whether a document of this row may be in Elasticsearch already.
+    pub(super) fn may_have_been_sent(row: &OutboxRow) -> bool {
+        row.attempts > 1
+    }
+
+    /// Positions of the documents that are open.
+    pub(super) fn open(&self) -> Vec<usize> {
+        self.positions(Document::is_open)
+    }
+
+    /// Positions of the documents that `keep` says yes to.
+    pub(super) fn positions(&self, keep: impl Fn(&Document) -> bool) -> Vec<usize> {
+        self.documents
+            .iter()
+            .enumerate()
+            .filter(|(_, document)| keep(document))
+            .map(|(position, _)| position)
+            .collect()
+    }
+
+    /// What to record for each row; `pause` says how long a row that is not finished waits after so many attempts.
+    pub(super) fn settlements(&self, pause: impl Fn(u32) -> std::time::Duration) -> Vec<Settlement> {
+        let mut settlements: Vec<Settlement> = self
+            .rows
+            .iter()
+            .map(|row| Settlement {
+                id: row.id,
+                attempts: row.attempts,
+                indexed: 0,
+                dead: Vec::new(),
+                expired: row.events,
+                rest: Rest::Done,
+            })
+            .collect();
+        let mut open: Vec<Vec<(Uuid, Timestamp)>> = vec![Vec::new(); self.rows.len()];
+        for document in &self.documents {
+            let (Some(settlement), Some(open)) = (settlements.get_mut(document.row), open.get_mut(document.row)) else {
+                continue;
+            };
+            settlement.expired -= 1;
+            match &document.progress {
+                Progress::Open => open.push(document.key()),
+                Progress::Created(_) | Progress::Present => settlement.indexed += 1,
+                Progress::Refused(refusal) => settlement.dead.push(IndexRefusal {
+                    id: document.event.id,
+                    timestamp: document.event.timestamp,
+                    status: refusal.status,
+                    error_type: refusal.error_type.clone(),
+                    reason: refusal.reason.clone(),
+                }),
+            }
+        }
+        for ((settlement, open), row) in settlements.iter_mut().zip(open).zip(&self.rows) {
+            settlement.expired = settlement.expired.max(0);
+            if open.is_empty() {
+                continue;
+            }
+            let is_whole = settlement.indexed == 0 && settlement.dead.is_empty() && settlement.expired == 0;
+            let open = if is_whole { row.open.clone() } else { Some(open) };
+            settlement.rest = Rest::Retry {
+                open,
+                after: pause(u32::try_from(row.attempts).unwrap_or(1)),
+            };
+        }
+        settlements
+    }
+}

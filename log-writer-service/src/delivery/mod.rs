@@ -1,0 +1,183 @@
+//! Delivery: committed events get to Elasticsearch, once, whatever dies when.
+//!
+//! One path, which takes no input but the database; a commit only wakes it. What runs after a crash, after an outage and on another
+//! replica is what runs always:
+//!
+//! 1. claim outbox rows (a lease, committed before anything is sent; `attempts + 1`),
+//! 2. read their events back,
+//! 3. on a second or later attempt: ask the older backing indices which of them are there (Elasticsearch knows ids only within one index),
+//! 4. `_bulk` `create` the rest under their ids; a 409 means it is there already,
+//! 5. settle: rows done or kept with what is still open, dead letters and books in one transaction, conditional on the claim.
+//!
+//! A crash after 1-3 sent nothing: the lease ends and the row is claimed again. A crash after 4 finds the documents by 409 in the write
+//! index and by look-up in older ones. A claim lost while sending settles nothing; copies that went to another index are removed.
+
+mod documents;
+mod gate;
+mod mirror;
+mod send;
+mod worker;
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+pub use self::mirror::{Mirror, MirrorState};
+use self::{gate::Gate, worker::Worker};
+use crate::{
+    config,
+    elasticsearch::{Client, DocumentWriter, Targets},
+    shutdown::Tasks,
+    timescale::{ClaimOrder, Outbox, OutboxId},
+};
+
+/// What delivery works with.
+#[derive(Debug)]
+pub struct Delivery {
+    outbox: Outbox,
+    client: Client,
+    documents: DocumentWriter,
+    targets: Targets,
+    default_tenant: Arc<str>,
+    settings: config::Delivery,
+    limits: BulkLimits,
+    gate: Gate,
+    mirror: Mirror,
+    /// This process in the outbox: claims carry it.
+    owner: Uuid,
+    /// Claims that are worked on, to be renewed.
+    claims: Mutex<HashSet<OutboxId>>,
+    /// How long a shutdown waits for a bulk that was sent.
+    drain: Duration,
+}
+
+/// How large one `_bulk` may be.
+#[derive(Debug, Clone, Copy)]
+pub struct BulkLimits {
+    /// Documents.
+    pub documents: usize,
+    /// Bytes before compression.
+    pub bytes: usize,
+}
+
+/// Everything [`Delivery::new`] needs.
+#[derive(Debug)]
+pub struct Parts {
+    /// The outbox.
+    pub outbox: Outbox,
+    /// The cluster.
+    pub client: Client,
+    /// Makes documents.
+    pub documents: DocumentWriter,
+    /// Names streams or indices.
+    pub targets: Targets,
+    /// The tenant that is not mixed into a document's id.
+    pub default_tenant: Arc<str>,
+    /// Section `[delivery]`.
+    pub settings: config::Delivery,
+    /// Limits of one bulk.
+    pub limits: BulkLimits,
+    /// Whether the templates are in place.
+    pub mirror: Mirror,
+    /// How long a shutdown waits for a bulk that was sent.
+    pub drain: Duration,
+}
+
+impl Delivery {
+    /// Prepares delivery; nothing is claimed until [`Delivery::spawn`].
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            gate: Gate::new(&parts.settings, parts.limits.documents),
+            outbox: parts.outbox,
+            client: parts.client,
+            documents: parts.documents,
+            targets: parts.targets,
+            default_tenant: parts.default_tenant,
+            settings: parts.settings,
+            limits: parts.limits,
+            mirror: parts.mirror,
+            owner: Uuid::new_v4(),
+            claims: Mutex::default(),
+            drain: parts.drain,
+        }
+    }
+
+    /// Whether Elasticsearch is prepared.
+    #[must_use]
+    pub fn mirror_state(&self) -> MirrorState {
+        self.mirror.state()
+    }
+
+    /// Why nothing, or nothing of some stream, is sent now; empty if all goes well.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        self.gate.problems()
+    }
+
+    /// Gives back what this process claimed and did not settle, so that another replica need not wait for the lease's end.
+    pub async fn release(&self) {
+        match self.outbox.release(self.owner).await {
+            Ok(0) => {}
+            Ok(rows) => tracing::info!(rows, "released claims"),
+            Err(error) => tracing::warn!(%error, "could not release claims; they end with their lease"),
+        }
+    }
+
+    /// Starts the workers and the renewal of their claims. Half take the newest first, so that live events stay current
+    /// while a backlog drains; half the oldest, so that it does drain.
+    pub fn spawn(self: &Arc<Self>, tasks: &Tasks, instance: &str, committed: &Arc<Notify>) {
+        for number in 1..=self.settings.workers {
+            let name = format!("delivery {number}");
+            let worker = Worker {
+                name: format!("{instance} {name}"),
+                order: if number % 2 == 1 {
+                    ClaimOrder::NewestFirst
+                } else {
+                    ClaimOrder::OldestFirst
+                },
+                delivery: Arc::clone(self),
+                committed: Arc::clone(committed),
+                stopping: tasks.stopping(),
+            };
+            tasks.spawn(&name, worker.run());
+        }
+        let (delivery, stopping) = (Arc::clone(self), tasks.stopping());
+        tasks.spawn("claim renewal", async move { delivery.renew_claims(stopping).await });
+    }
+
+    /// Renews the claims that are worked on. A claim that can't be renewed is noticed when it is settled.
+    async fn renew_claims(&self, stopping: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(self.settings.renew_every) => {}
+                () = stopping.cancelled() => return,
+            }
+            let claims: Vec<OutboxId> = self.claims().iter().copied().collect();
+            if claims.is_empty() {
+                continue;
+            }
+            if let Err(error) = self.outbox.renew(self.owner, &claims, self.settings.lease).await {
+                tracing::warn!(%error, claim.count = claims.len(), "could not renew claims");
+            }
+        }
+    }
+
+    fn note_claims(&self, claims: &[OutboxId]) {
+        self.claims().extend(claims);
+    }
+
+    fn forget_claims(&self, claims: &[OutboxId]) {
+        self.claims().retain(|id| !claims.contains(id));
+    }
+
+    fn claims(&self) -> std::sync::MutexGuard<'_, HashSet<OutboxId>> {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
