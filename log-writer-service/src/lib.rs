@@ -1,15 +1,17 @@
 //! Log writer: batches of log events come in over HTTP, are committed to TimescaleDB, answered, and mirrored to
 //! Elasticsearch.
 //!
-//! The modules in the order of an event's way (docs/ARCHITECTURE.md): `http` takes the request, [`wire`] cuts it into raw
+//! The modules in the order of an event's way (docs/ARCHITECTURE.md): [`http`] takes the request, [`wire`] cuts it into raw
 //! events, [`event`] normalises them, [`ingest`] groups requests and commits them through [`timescale`], [`delivery`] reads
-//! them back and hands them to [`elasticsearch`]. `app` puts the parts together.
+//! them back and hands them to [`elasticsearch`]. [`app`] puts the parts together.
 
+pub mod app;
 pub mod cli;
 pub mod config;
 pub mod delivery;
 pub mod elasticsearch;
 pub mod event;
+pub mod http;
 pub mod ingest;
 pub mod shutdown;
 pub mod telemetry;

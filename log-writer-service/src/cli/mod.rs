@@ -3,8 +3,12 @@
 //! Exit code 0: done; 1: it did not work, the reason is on standard error; 2: mistakes in the arguments or the
 //! configuration, all of them on standard error. Standard output has only what a command was asked for.
 
+mod bootstrap;
 mod config;
 mod healthcheck;
+mod migrate;
+mod serve;
+mod unreachable;
 
 use std::{
     fmt::Display,
@@ -20,6 +24,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     config::{Config, Loaded, Report, Sources, load_with},
     event::Normaliser,
+    telemetry::logging,
 };
 
 const MISTAKES: u8 = 2;
@@ -50,6 +55,12 @@ struct Given {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Runs the service; what is done without a command
+    Serve,
+    /// Brings the database to this version's schema
+    Migrate,
+    /// Applies templates and policy to Elasticsearch
+    Bootstrap(bootstrap::Arguments),
     /// Shows the configuration
     #[command(subcommand)]
     Config(config::Command),
@@ -64,7 +75,9 @@ pub fn run() -> ExitCode {
     let done = match command {
         Some(Command::Config(command)) => command.run(&given),
         Some(Command::Healthcheck(arguments)) => arguments.run(&given),
-        None => Ok(()),
+        Some(Command::Migrate) => migrate::run(&given),
+        Some(Command::Bootstrap(arguments)) => arguments.run(&given),
+        Some(Command::Serve) | None => serve::run(&given),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -103,6 +116,27 @@ impl Given {
     fn load(&self) -> Result<Loaded, Report> {
         let sources = Sources::of_process(self.config.clone(), &self.set, self.listen.as_deref());
         load_with(&sources, alias_mistakes)
+    }
+}
+
+impl Given {
+    /// Reads the configuration and sets up the log by it.
+    ///
+    /// # Errors
+    /// A [`Report`] of all mistakes, or the log's own error.
+    fn begin(&self) -> anyhow::Result<Config> {
+        let loaded = self.load()?;
+        logging::init(&loaded.config.log)?;
+        for note in &loaded.notes {
+            tracing::warn!("{note}");
+        }
+        let changes = loaded.changes();
+        if changes.is_empty() {
+            tracing::info!("every key of the configuration has its default");
+        } else {
+            tracing::info!(changes = changes.join("; "), "configuration");
+        }
+        Ok(loaded.config)
     }
 }
 

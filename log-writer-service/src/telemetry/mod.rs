@@ -4,4 +4,5 @@
 
 pub mod logging;
 pub mod metric;
+pub mod status;
 pub mod summary;

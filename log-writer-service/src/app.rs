@@ -1,0 +1,284 @@
+//! Composition root: builds every part, starts it in order, ends it in order.
+//!
+//! The listener comes first, so that health checks are answered while the stores are still away; PostgreSQL is waited for in the
+//! background, Elasticsearch too. At the end readiness goes first, then the listener, then what was begun is finished.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use axum_server::Handle;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::{
+    config::Config,
+    delivery::{BulkLimits, Delivery, Mirror, MirrorState, Parts},
+    elasticsearch::{Client, DocumentWriter, Targets},
+    http::{self, AppState},
+    ingest::{Ingestor, Readiness},
+    shutdown::{Tasks, wait_for_signal},
+    telemetry::{
+        metric,
+        status::{MirrorProbe, MirrorStatus, Observatory},
+    },
+    timescale::{self, Monitor, Outbox, StoreError},
+};
+
+/// Pauses between attempts to prepare the database: the first, doubled up to the last.
+const PREPARE_PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// How often housekeeping runs.
+const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(5);
+/// Time for the last tasks after the requests are answered.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Runs the service until SIGTERM or SIGINT.
+///
+/// # Errors
+/// If it can't listen, if a client for a store can't be made from the configuration, or if a task ended before it should.
+pub async fn serve(config: Config) -> anyhow::Result<()> {
+    let prometheus = metric::install().context("installing the metrics recorder")?;
+    let served =
+        http::listen(&config.http).with_context(|| format!("listening on http.listen = {}", config.http.listen))?;
+    tracing::info!(address = %served.address, version = env!("CARGO_PKG_VERSION"), "listening");
+
+    let tasks = Tasks::default();
+    let readiness = Readiness::default();
+    let pool = timescale::connect_pool(&config.database).await?;
+    let mirror = MirrorParts::new(&config)?;
+    let targets = mirror.as_ref().map(|mirror| mirror.targets.clone());
+    let ingestor = Ingestor::new(&config, targets, readiness.clone())?;
+    let delivery = mirror.map(|mirror| mirror.delivery(&config, &pool, &tasks));
+    let observatory = Observatory {
+        ingestor: ingestor.clone(),
+        readiness: readiness.clone(),
+        monitor: Monitor::new(pool.clone()),
+        mirror: mirror_probe(delivery.clone()),
+    };
+
+    let handle = Handle::new();
+    let router = http::router(AppState {
+        observatory,
+        prometheus: prometheus.clone(),
+        settings: config.http.clone(),
+    });
+    spawn_server(&tasks, served, router, &handle);
+    tasks.spawn("metrics upkeep", upkeep(prometheus, tasks.clone()));
+    let store = Store {
+        config: config.clone(),
+        pool: pool.clone(),
+        ingestor,
+        delivery: delivery.clone(),
+        readiness: readiness.clone(),
+        tasks: tasks.clone(),
+    };
+    tasks.spawn("store", store.run());
+
+    let stopping = tasks.stopping();
+    tokio::select! {
+        signal = wait_for_signal() => tracing::info!(signal = signal.context("listening for signals")?, "shutting down"),
+        () = stopping.cancelled() => {}
+    }
+    readiness.set_stopping();
+    drain(&handle, config.http.drain_timeout).await;
+    tasks.stop();
+    let finished = tasks.finish(FINISH_TIMEOUT).await;
+    if let Some(delivery) = delivery {
+        delivery.release().await;
+    }
+    pool.close().await;
+    finished.map_err(anyhow::Error::msg)?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// What mirroring to Elasticsearch needs; absent when it is off.
+struct MirrorParts {
+    client: Client,
+    targets: Targets,
+    documents: DocumentWriter,
+}
+
+impl MirrorParts {
+    fn new(config: &Config) -> anyhow::Result<Option<Self>> {
+        if !config.elasticsearch.enabled {
+            return Ok(None);
+        }
+        let settings = &config.elasticsearch;
+        Ok(Some(Self {
+            client: Client::new(settings).context("preparing the client for Elasticsearch")?,
+            targets: Targets::new(settings, &config.events.default_tenant)?
+                .with_tenants(config.events.body_tenants.iter().map(String::as_str))?,
+            documents: DocumentWriter::new(settings)?,
+        }))
+    }
+
+    fn delivery(self, config: &Config, pool: &sqlx::PgPool, tasks: &Tasks) -> Arc<Delivery> {
+        let mirror = Mirror::default();
+        let keeper =
+            mirror
+                .clone()
+                .keep_bootstrapped(self.client.clone(), config.elasticsearch.clone(), tasks.stopping());
+        tasks.spawn("bootstrap", keeper);
+        Arc::new(Delivery::new(Parts {
+            outbox: Outbox::new(pool.clone()),
+            client: self.client,
+            documents: self.documents,
+            targets: self.targets,
+            default_tenant: Arc::from(config.events.default_tenant.as_str()),
+            settings: config.delivery.clone(),
+            limits: BulkLimits {
+                documents: config.elasticsearch.bulk_documents_max,
+                bytes: config.elasticsearch.bulk_bytes_max,
+            },
+            mirror,
+            drain: FINISH_TIMEOUT / 2,
+        }))
+    }
+}
+
+fn mirror_probe(delivery: Option<Arc<Delivery>>) -> MirrorProbe {
+    Arc::new(move || match &delivery {
+        None => MirrorStatus {
+            enabled: false,
+            bootstrapped: false,
+            problem: None,
+        },
+        Some(delivery) => match delivery.mirror_state() {
+            MirrorState::Waiting(problem) => MirrorStatus {
+                enabled: true,
+                bootstrapped: false,
+                problem: Some(problem),
+            },
+            MirrorState::Ready => {
+                let problems = delivery.problems();
+                let problem = (!problems.is_empty()).then(|| problems.join("; "));
+                MirrorStatus {
+                    enabled: true,
+                    bootstrapped: true,
+                    problem,
+                }
+            }
+        },
+    })
+}
+
+fn spawn_server(tasks: &Tasks, served: http::Served, router: axum::Router, handle: &Handle<SocketAddr>) {
+    let (handle, stopping) = (handle.clone(), tasks.stopping());
+    tasks.spawn("http", async move {
+        if let Err(error) = served.run(router, handle).await {
+            tracing::error!(%error, "the listener broke");
+            return;
+        }
+        // Told to shut down: the process follows.
+        stopping.cancelled().await;
+    });
+}
+
+async fn upkeep(prometheus: metrics_exporter_prometheus::PrometheusHandle, tasks: Tasks) {
+    let stopping = tasks.stopping();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(5)) => prometheus.run_upkeep(),
+            () = stopping.cancelled() => return,
+        }
+    }
+}
+
+/// Stops accepting and waits for the requests in flight.
+async fn drain(handle: &Handle<SocketAddr>, deadline: Duration) {
+    handle.graceful_shutdown(Some(deadline));
+    let until = tokio::time::Instant::now() + deadline;
+    while handle.connection_count() > 0 && tokio::time::Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// What works on PostgreSQL: prepared first, then committers, delivery and housekeeping.
+struct Store {
+    config: Config,
+    pool: sqlx::PgPool,
+    ingestor: Ingestor,
+    delivery: Option<Arc<Delivery>>,
+    readiness: Readiness,
+    tasks: Tasks,
+}
+
+impl Store {
+    async fn run(self) {
+        let stopping = self.tasks.stopping();
+        tokio::select! {
+            () = self.prepare() => {}
+            () = stopping.cancelled() => return,
+        }
+        let instance = instance();
+        let committed = Arc::new(Notify::new());
+        self.ingestor
+            .spawn_committers(&self.tasks, &self.config.database, &instance, &committed);
+        if let Some(delivery) = &self.delivery {
+            delivery.spawn(&self.tasks, &instance, &committed);
+        }
+        tokio::select! {
+            () = self.keep_house() => {}
+            () = stopping.cancelled() => {}
+        }
+    }
+
+    /// Migrates, or checks that somebody has, until it succeeds.
+    async fn prepare(&self) {
+        let mut pause = PREPARE_PAUSE.0;
+        loop {
+            match self.prepare_once().await {
+                Ok(None) => return self.readiness.set_ready(),
+                Ok(Some(problem)) => self.readiness.set_problem(&problem),
+                Err(error) => self.readiness.set_problem(&error.to_string()),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PREPARE_PAUSE.1);
+        }
+    }
+
+    async fn prepare_once(&self) -> Result<Option<String>, StoreError> {
+        if self.config.database.migrate_on_start {
+            let report = timescale::migrate(&self.config.database).await?;
+            tracing::info!(
+                migrations.applied = report.applied.len(),
+                migrations.already_there = report.already_there,
+                timescaledb.version = report.timescaledb_version,
+                timescaledb.edition = %report.edition,
+                postgres.version = report.postgres_version,
+                "the schema is up to date"
+            );
+            return Ok(None);
+        }
+        let pending = timescale::pending_migrations(&self.pool).await?;
+        Ok((!pending.is_empty()).then(|| {
+            format!(
+                "migrations are missing and database.migrate_on_start is off: {}; run `log-writer-service migrate`",
+                pending.join(", ")
+            )
+        }))
+    }
+
+    async fn keep_house(&self) {
+        loop {
+            tokio::time::sleep(HOUSEKEEPING_EVERY).await;
+            let ready_for = self.readiness.ready_for();
+            if let Err(error) =
+                timescale::housekeep(&self.pool, &self.config.database, ready_for.unwrap_or_default()).await
+            {
+                tracing::warn!(%error, "housekeeping failed; it is tried again");
+            }
+        }
+    }
+}
+
+/// Names this process in the books and in `pg_stat_activity`: host, process, and what tells two starts apart.
+fn instance() -> String {
+    let host = gethostname::gethostname()
+        .to_string_lossy()
+        .chars()
+        .take(20)
+        .collect::<String>();
+    let (random, _) = Uuid::new_v4().as_fields().0.overflowing_shr(16);
+    format!("{host}/{}/{random:04x}", std::process::id())
+}

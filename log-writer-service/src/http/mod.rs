@@ -1,0 +1,110 @@
+//! HTTP: where events come in and the service tells about itself. Handlers translate and call one function.
+//!
+//! Answers are small, uncompressed and carry `Content-Length`: Vector drops a batch whose 200 breaks off. Statuses are chosen by what
+//! Vector does with them (0.57): it sends again after 408, 429 and 5xx but 501, and drops the batch on anything else.
+//!
+//! Layers, outermost first: measure and answer panics with 500 (Vector sends again).
+
+mod body;
+mod ingest;
+mod server;
+mod tell;
+
+use std::time::Instant;
+
+use axum::{
+    Json, Router,
+    extract::{MatchedPath, Request, State},
+    http::{StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde::Serialize;
+use tower_http::catch_panic::CatchPanicLayer;
+
+pub use self::server::{Served, listen};
+use crate::{config, telemetry::metric, telemetry::status::Observatory};
+
+/// What handlers share.
+#[derive(Debug, Clone)]
+pub struct AppState {
+    /// Facts for status, metrics and readiness; takes requests too.
+    pub observatory: Observatory,
+    /// Renders `/metrics`.
+    pub prometheus: PrometheusHandle,
+    /// Section `[http]`.
+    pub settings: config::Http,
+}
+
+/// A refusal in words: `error` is a stable name, `message` says what happened and what to do.
+#[derive(Debug, Serialize)]
+struct Problem<'a> {
+    error: &'a str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dead_letter: Option<&'a str>,
+}
+
+/// All routes.
+pub fn router(state: AppState) -> Router {
+    Router::new()
+        .route("/ingest", post(ingest::ingest).put(ingest::ingest))
+        .route("/", post(ingest::ingest).put(ingest::ingest).get(tell::root))
+        .route("/health", get(tell::health))
+        .route("/ready", get(tell::ready))
+        .route("/metrics", get(tell::metrics))
+        .route("/api/v1/status", get(tell::status))
+        .fallback(tell::unknown_path)
+        .method_not_allowed_fallback(tell::unknown_method)
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn_with_state(state.clone(), measure))
+        .with_state(state)
+}
+
+async fn measure(State(_): State<AppState>, request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let route = match request.extensions().get::<MatchedPath>().map(MatchedPath::as_str) {
+        Some("/ingest") => "/ingest",
+        Some("/") => "/",
+        Some("/health") => "/health",
+        Some("/ready") => "/ready",
+        Some("/metrics") => "/metrics",
+        Some("/api/v1/status") => "/api/v1/status",
+        Some(_) | None => "unknown",
+    };
+    let response = next.run(request).await;
+    metric::request(route, response.status().as_u16(), begun.elapsed());
+    response
+}
+
+fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
+    tracing::error!("a handler panicked; the request is answered 500 and may be sent again");
+    problem(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "internal_error",
+        "the request failed by a defect of the service; it may be sent again",
+    )
+}
+
+fn problem(status: StatusCode, error: &str, message: &str) -> Response {
+    (
+        status,
+        Json(Problem {
+            error,
+            message,
+            dead_letter: None,
+        }),
+    )
+        .into_response()
+}
+
+/// A refusal after which the connection is closed, since its body was not read to the end.
+fn problem_and_close(status: StatusCode, error: &str, message: &str) -> Response {
+    let mut response = problem(status, error, message);
+    response
+        .headers_mut()
+        .insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+    response
+}

@@ -1,0 +1,69 @@
+//! What the service tells: health, readiness, metrics, status, and what is wrong with a URL.
+
+use axum::{
+    Json,
+    extract::State,
+    http::{Method, StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+};
+
+use super::{AppState, problem};
+
+/// Alive: always 200. Vector's health check takes no other status.
+pub(super) async fn health() -> Response {
+    (StatusCode::OK, "ok\n").into_response()
+}
+
+/// Ready: batches can be committed. Elasticsearch is no part of it.
+pub(super) async fn ready(State(state): State<AppState>) -> Response {
+    match state.observatory.readiness.problem() {
+        None => (StatusCode::OK, "ready\n").into_response(),
+        Some(reason) => problem(StatusCode::SERVICE_UNAVAILABLE, "not_ready", &reason),
+    }
+}
+
+/// Prometheus.
+pub(super) async fn metrics(State(state): State<AppState>) -> Response {
+    state.observatory.refresh_metrics().await;
+    (
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+        state.prometheus.render(),
+    )
+        .into_response()
+}
+
+/// The same in JSON.
+pub(super) async fn status(State(state): State<AppState>) -> Response {
+    Json(state.observatory.status().await).into_response()
+}
+
+/// For whoever opens the address in a browser.
+pub(super) async fn root() -> Response {
+    let text = concat!(
+        "log-writer-service ",
+        env!("CARGO_PKG_VERSION"),
+        "\n\n",
+        "POST /ingest          log events: JSON array, NDJSON, text, GELF; gzip, zlib, zstd, snappy\n",
+        "GET  /api/v1/status   books, backlog, stores\n",
+        "GET  /metrics         the same for Prometheus\n",
+        "GET  /ready           whether batches can be committed\n",
+        "GET  /health          alive\n",
+    );
+    (StatusCode::OK, text).into_response()
+}
+
+/// No such path.
+pub(super) async fn unknown_path(uri: Uri) -> Response {
+    tracing::warn!(path = %uri.path(), "a request to an unknown path was answered 404; Vector drops its batch on that by default");
+    problem(
+        StatusCode::NOT_FOUND,
+        "unknown_path",
+        "log events go to /ingest; see / for what else there is",
+    )
+}
+
+/// No such method here.
+pub(super) async fn unknown_method(method: Method) -> Response {
+    let message = format!("{method} is not understood here; log events are sent by POST or PUT");
+    problem(StatusCode::METHOD_NOT_ALLOWED, "unknown_method", &message)
+}

@@ -1,0 +1,161 @@
+//! `GET /api/v1/status`: the same facts as the metrics, in JSON, for people and scripts.
+
+use std::{fmt, sync::Arc};
+
+use serde::Serialize;
+
+use crate::{
+    ingest::{Ingestor, Readiness},
+    timescale::{Backlog, Books, Monitor, StoreStatus},
+};
+
+/// What is known of the mirror in Elasticsearch.
+#[derive(Debug, Clone, Serialize)]
+pub struct MirrorStatus {
+    /// Whether events are mirrored at all.
+    pub enabled: bool,
+    /// Whether policy, templates and mapping are in place.
+    pub bootstrapped: bool,
+    /// What stands in the way now, if anything.
+    pub problem: Option<String>,
+}
+
+/// Tells the mirror's state; made by `app`, so that nothing here knows delivery.
+pub type MirrorProbe = Arc<dyn Fn() -> MirrorStatus + Send + Sync>;
+
+/// Where status and metrics get their facts.
+#[derive(Clone)]
+pub struct Observatory {
+    /// The requests in flight.
+    pub ingestor: Ingestor,
+    /// Whether batches can be committed.
+    pub readiness: Readiness,
+    /// The books and the backlog.
+    pub monitor: Monitor,
+    /// The mirror.
+    pub mirror: MirrorProbe,
+}
+
+impl fmt::Debug for Observatory {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Observatory").finish_non_exhaustive()
+    }
+}
+
+/// The body of `/api/v1/status`.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    /// Version of the service.
+    pub version: &'static str,
+    /// Whether batches can be committed.
+    pub ready: bool,
+    /// Why not.
+    pub problem: Option<String>,
+    /// Requests in flight.
+    pub inflight: Inflight,
+    /// The books over all replicas and restarts; absent while PostgreSQL does not answer.
+    pub books: Option<BooksStatus>,
+    /// What waits for Elasticsearch; absent while PostgreSQL does not answer.
+    pub backlog: Option<BacklogStatus>,
+    /// The mirror.
+    pub elasticsearch: MirrorStatus,
+    /// Versions and edition; absent while PostgreSQL does not answer.
+    pub postgres: Option<StoreStatus>,
+}
+
+/// Requests in flight.
+#[derive(Debug, Serialize)]
+pub struct Inflight {
+    /// Bytes held.
+    pub bytes: usize,
+    /// `http.inflight_bytes_max`.
+    pub bytes_max: usize,
+    /// Requests that wait for a committer.
+    pub waiting: usize,
+    /// Requests that wait in the late lane.
+    pub waiting_late: usize,
+}
+
+/// The books, and whether they balance.
+#[derive(Debug, Serialize)]
+pub struct BooksStatus {
+    /// The accounts, in events.
+    #[serde(flatten)]
+    pub accounts: Books,
+    /// Events that wait in the outbox.
+    pub outstanding: i64,
+    /// Whether both equations hold.
+    pub balanced: bool,
+}
+
+/// What waits for Elasticsearch.
+#[derive(Debug, Serialize)]
+pub struct BacklogStatus {
+    /// Outbox rows.
+    pub rows: i64,
+    /// Events.
+    pub events: i64,
+    /// Encoded bytes.
+    pub bytes: i64,
+    /// Age of the oldest row in seconds; 0 if none waits.
+    pub oldest_seconds: f64,
+}
+
+impl Observatory {
+    /// Looks at everything once. What PostgreSQL can't tell now is absent.
+    pub async fn status(&self) -> Status {
+        let store = self.monitor.snapshot().await.ok();
+        let (waiting, waiting_late) = self.ingestor.waiting();
+        let admission = self.ingestor.admission();
+        let problem = self.readiness.problem();
+        Status {
+            version: env!("CARGO_PKG_VERSION"),
+            ready: problem.is_none(),
+            problem,
+            inflight: Inflight {
+                bytes: admission.held(),
+                bytes_max: admission.limit(),
+                waiting,
+                waiting_late,
+            },
+            books: store.as_ref().map(|store| books(&store.books, &store.backlog)),
+            backlog: store.as_ref().map(|store| backlog(&store.backlog)),
+            elasticsearch: (self.mirror)(),
+            postgres: store.map(|store| store.status),
+        }
+    }
+
+    /// Brings the gauges up to date before they are rendered.
+    pub async fn refresh_metrics(&self) {
+        let admission = self.ingestor.admission();
+        let mirror = (self.mirror)();
+        let mirror_ready = mirror.bootstrapped && mirror.problem.is_none();
+        super::metric::process(
+            self.readiness.problem().is_none(),
+            mirror_ready,
+            admission.held(),
+            admission.limit(),
+            self.ingestor.waiting(),
+        );
+        if let Ok(store) = self.monitor.snapshot().await {
+            super::metric::store(&store.books, &store.backlog);
+        }
+    }
+}
+
+fn books(books: &Books, backlog: &Backlog) -> BooksStatus {
+    BooksStatus {
+        balanced: books.balance(backlog.events),
+        accounts: books.clone(),
+        outstanding: backlog.events,
+    }
+}
+
+fn backlog(backlog: &Backlog) -> BacklogStatus {
+    BacklogStatus {
+        rows: backlog.rows,
+        events: backlog.events,
+        bytes: backlog.bytes,
+        oldest_seconds: backlog.oldest.map_or(0.0, |age| age.as_secs_f64()),
+    }
+}
