@@ -22,5 +22,6 @@ mod programs;
 mod settings;
 #[cfg(test)]
 mod systemd;
+mod tidy;
 #[cfg(test)]
 mod yaml;
