@@ -110,7 +110,7 @@ mod tests {
         let time = Timestamp(1_795_219_200_123_456);
         assert_eq!(
             document_id(id, time, "default", "default").as_str(),
-            "AAZgwScNpkABkAAAAABwAIAAAAAAAAAB"
+            "AAZgvgq3okABkAAAAABwAIAAAAAAAAAB"
         );
         assert_eq!(document_id(id, time, "acme", "default").as_str().len(), 32);
     }

@@ -22,6 +22,8 @@ mod promoted;
 mod shape;
 mod simulate;
 mod target;
+#[cfg(test)]
+mod test_settings;
 mod verdict;
 
 pub use bootstrap::{BootstrapMode, BootstrapReport, ObjectReport, ObjectState, bootstrap};

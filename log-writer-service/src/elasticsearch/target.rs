@@ -115,3 +115,75 @@ fn namespace(tenant: &str) -> String {
     name.truncate(name.floor_char_boundary(NAMESPACE_BYTES_MAX));
     name
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::test_settings::settings, *};
+
+    const NOVEMBER: Timestamp = Timestamp(1_795_219_200_123_456);
+
+    fn targets(naming: Naming) -> Targets {
+        let mut settings = settings();
+        settings.naming = naming;
+        Targets::new(&settings, "default").unwrap()
+    }
+
+    #[test]
+    fn a_stream_is_named_by_dataset_and_tenant() {
+        let targets = targets(Naming::DataStream);
+        assert!(targets.is_stream());
+        assert_eq!(&*targets.target("default", NOVEMBER), "logs-app-default");
+        assert_eq!(&*targets.target("Acme-Corp", NOVEMBER), "logs-app-acme-corp");
+    }
+
+    #[test]
+    fn a_monthly_index_is_named_by_tenant_and_the_events_month() {
+        let targets = targets(Naming::Monthly);
+        assert!(!targets.is_stream());
+        assert_eq!(&*targets.target("default", NOVEMBER), "logs-default-2026.11");
+        assert_eq!(&*targets.target("default", Timestamp(0)), "logs-default-1970.01");
+        assert_eq!(&*targets.target("default", Timestamp(-1)), "logs-default-1969.12");
+    }
+
+    #[test]
+    fn two_tenants_with_one_namespace_are_a_start_up_error() {
+        let targets = targets(Naming::DataStream);
+        let error = targets.clone().with_tenants(["acme", "ACME"]).unwrap_err().to_string();
+        assert!(error.contains("acme") && error.contains("ACME"), "{error}");
+        assert!(targets.clone().with_tenants(["Default"]).is_err());
+        assert!(targets.clone().with_tenants(["a/b", "a_b"]).is_err());
+        assert!(targets.with_tenants(["acme", "acme", "other"]).is_ok());
+    }
+
+    #[test]
+    fn nothing_in_a_tenant_leads_to_another_index() {
+        let targets = targets(Naming::DataStream);
+        for tenant in [
+            "../x",
+            "a,logs-other",
+            "*",
+            "",
+            "a b",
+            "a\nb",
+            "\u{0}",
+            "a:b#",
+            &"x".repeat(500),
+        ] {
+            let target = targets.target(tenant, NOVEMBER);
+            assert!(target.starts_with("logs-app-") && target.len() <= 109, "{target}");
+            assert!(
+                !target.contains(['/', ',', '*', ' ', '\n', '\0', ':', '#', '?']),
+                "{target}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_dataset_that_cannot_be_part_of_a_name_is_refused() {
+        for dataset in ["", "a-b", "App", "a b", "a*"] {
+            let mut settings = settings();
+            settings.dataset = dataset.to_owned();
+            assert!(Targets::new(&settings, "default").is_err(), "{dataset}");
+        }
+    }
+}
