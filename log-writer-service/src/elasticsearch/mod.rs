@@ -17,6 +17,7 @@ mod document_id;
 mod error;
 mod json;
 mod lookup;
+mod node;
 mod objects;
 mod promoted;
 mod shape;

@@ -80,8 +80,16 @@ fn is_plain(text: &[u8]) -> bool {
                 at = end;
                 continue;
             }
-            0..0x20 => return false,
-            _ => {}
+            b',' | b':' | b' ' => {}
+            _ => {
+                let rest = text.get(at..).unwrap_or_default();
+                let words: [&[u8]; 3] = [b"true", b"false", b"null"];
+                let Some(word) = words.into_iter().find(|word| rest.starts_with(word)) else {
+                    return false;
+                };
+                at += word.len();
+                continue;
+            }
         }
         at += 1;
     }
@@ -324,7 +332,7 @@ mod tests {
         match value {
             Value::Object(members) => 1 + members.values().map(depth_of).max().unwrap_or(0),
             Value::Array(items) => 1 + items.iter().map(depth_of).max().unwrap_or(0),
-            _ => 0,
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
         }
     }
 
@@ -399,6 +407,7 @@ mod tests {
             shaped("{\"a\": NaN\n}"),
             r#"{"value":"{\"a\": NaN\n}"}"#.replace('\n', "\\n")
         );
+        assert_eq!(shaped("{\"a\":NaN}"), r#"{"value":"{\"a\":NaN}"}"#);
         assert_eq!(shaped("null"), "{}");
     }
 

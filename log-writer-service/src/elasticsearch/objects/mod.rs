@@ -21,32 +21,32 @@ const FILES: [(&str, ObjectKind, &str); 6] = [
     (
         "logs_policy",
         ObjectKind::Policy,
-        include_str!("../../../ilm/logs_policy.json"),
+        include_str!("../../../../ilm/logs_policy.json"),
     ),
     (
         "logs_policy_monthly",
         ObjectKind::Policy,
-        include_str!("../../../ilm/logs_policy_monthly.json"),
+        include_str!("../../../../ilm/logs_policy_monthly.json"),
     ),
     (
         "logs_settings",
         ObjectKind::ComponentTemplate,
-        include_str!("../../../es-templates/logs_settings.json"),
+        include_str!("../../../../es-templates/logs_settings.json"),
     ),
     (
         "logs_mappings",
         ObjectKind::ComponentTemplate,
-        include_str!("../../../es-templates/logs_mappings.json"),
+        include_str!("../../../../es-templates/logs_mappings.json"),
     ),
     (
         "logs_template",
         ObjectKind::IndexTemplate,
-        include_str!("../../../es-templates/logs_template.json"),
+        include_str!("../../../../es-templates/logs_template.json"),
     ),
     (
         "logs_template_monthly",
         ObjectKind::IndexTemplate,
-        include_str!("../../../es-templates/logs_template_monthly.json"),
+        include_str!("../../../../es-templates/logs_template_monthly.json"),
     ),
 ];
 
