@@ -22,6 +22,7 @@ use super::{
     copy::EncodedRows,
     dead_letters::DeadLetter,
     error::{StoreError, StoreErrorKind},
+    outbox_plan::RowLimits,
     pool::{self, COMMITTER_NAME},
     write::{self, CommitMode, Context, Part, Receipt, Session, WriteRequest, commit_parts},
 };
@@ -35,7 +36,7 @@ pub struct Committer {
     options: PgConnectOptions,
     connect_timeout: Duration,
     worker: String,
-    chunk_micros: i64,
+    row_limits: RowLimits,
     dead_letter_bytes_max: usize,
     alone: CommitMode,
     warnings: Warnings,
@@ -52,7 +53,11 @@ impl Committer {
             options: pool::connect_options(settings, &format!("{COMMITTER_NAME} {name}"))?,
             connect_timeout: settings.connect_timeout,
             worker: format!("committer {name}"),
-            chunk_micros: i64::try_from(settings.chunk_interval.as_micros()).unwrap_or(i64::MAX),
+            row_limits: RowLimits {
+                chunk_micros: i64::try_from(settings.chunk_interval.as_micros()).unwrap_or(i64::MAX),
+                events_max: settings.batch_rows_max,
+                bytes_max: settings.batch_bytes_max,
+            },
             dead_letter_bytes_max: settings.dead_letter_bytes_max,
             alone: CommitMode {
                 lock_timeout: settings.lock_timeout,
@@ -166,7 +171,7 @@ impl Committer {
         };
         let context = Context {
             worker: &self.worker,
-            chunk_micros: self.chunk_micros,
+            row_limits: self.row_limits,
             dead_letter_bytes_max: self.dead_letter_bytes_max,
             warnings: &self.warnings,
         };

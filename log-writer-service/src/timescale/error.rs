@@ -107,6 +107,10 @@ impl StoreError {
     }
 
     /// The same for migrations.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "it may grow; all of it says what is wrong with the set-up"
+    )]
     pub(super) fn from_migration(error: MigrateError) -> Self {
         let attempted = "migrate the database";
         let reason = match error {
@@ -119,10 +123,6 @@ impl StoreError {
             MigrateError::VersionMismatch(version) => {
                 format!("migration {version} was applied with another text than this version has")
             }
-            #[expect(
-                clippy::wildcard_enum_match_arm,
-                reason = "the enum may grow; all say what is wrong with the set-up"
-            )]
             other => other.to_string(),
         };
         Self::own(StoreErrorKind::Setup, attempted, reason)

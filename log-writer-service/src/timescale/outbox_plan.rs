@@ -38,44 +38,72 @@ pub(super) struct PlannedRow {
     open: Option<Vec<(Uuid, Timestamp)>>,
 }
 
+/// What one outbox row may stand for; a larger one would have to be read back at one go.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RowLimits {
+    /// Time that a chunk spans, in microseconds.
+    pub(super) chunk_micros: i64,
+    /// Events at most.
+    pub(super) events_max: usize,
+    /// Bytes at most, as encoded.
+    pub(super) bytes_max: usize,
+}
+
 /// Groups the rows that were really inserted.
-pub(super) fn plan(batch: &Batch<'_>, exceptions: &[Exception], chunk_micros: i64) -> Plan {
-    let mut rows: Vec<PlannedRow> = Vec::new();
+pub(super) fn plan(batch: &Batch<'_>, exceptions: &[Exception], limits: RowLimits) -> Plan {
+    let chunk_of = |stored: &Stored| stored.timestamp.0.div_euclid(limits.chunk_micros.max(1));
+    let mut groups: Vec<PlannedRow> = Vec::new();
     for_each_stored(batch, exceptions, |stored| {
-        let chunk = stored.timestamp.0.div_euclid(chunk_micros.max(1));
+        let chunk = chunk_of(&stored);
         let fits = |row: &&mut PlannedRow| row.chunk == chunk && row.target == stored.target;
-        match rows.iter_mut().rev().find(fits) {
+        match groups.iter_mut().rev().find(fits) {
             Some(row) => row.add(&stored),
-            None => rows.push(PlannedRow::of(chunk, &stored)),
+            None => groups.push(PlannedRow::of(chunk, &stored)),
         }
     });
-    let alike: Vec<usize> = rows
-        .iter()
-        .enumerate()
-        .filter(|(number, row)| {
-            rows.iter()
-                .enumerate()
-                .any(|(other, that)| other != *number && row.cannot_be_told_from(that))
-        })
-        .map(|(number, _)| number)
-        .collect();
-    for number in alike {
-        let Some(row) = rows.get_mut(number) else { continue };
-        let mut open = Vec::new();
-        for_each_stored(batch, exceptions, |stored| {
-            if stored.timestamp.0.div_euclid(chunk_micros.max(1)) == row.chunk && stored.target == row.target {
-                open.push((stored.id, stored.timestamp));
-            }
-        });
-        row.open = Some(open);
+    let mut plan = Plan {
+        rows: Vec::with_capacity(groups.len()),
+        unmirrored: 0,
+    };
+    for (number, group) in groups.iter().enumerate() {
+        let alike = groups
+            .iter()
+            .enumerate()
+            .any(|(other, that)| other != number && group.cannot_be_told_from(that));
+        if group.target.is_none() {
+            plan.unmirrored += group.events;
+        } else if alike || group.exceeds(limits) {
+            let mut listed = Vec::new();
+            for_each_stored(batch, exceptions, |stored| {
+                if chunk_of(&stored) == group.chunk && stored.target == group.target {
+                    listed.push(stored);
+                }
+            });
+            plan.rows.extend(cut(listed, group.chunk, limits));
+        } else {
+            plan.rows.push(group.clone());
+        }
     }
-    let unmirrored = rows
-        .iter()
-        .filter(|row| row.target.is_none())
-        .map(|row| row.events)
-        .sum();
-    rows.retain(|row| row.target.is_some());
-    Plan { rows, unmirrored }
+    plan
+}
+
+/// Rows within the limits that list their events, neighbours in time together.
+fn cut(mut listed: Vec<Stored>, chunk: i64, limits: RowLimits) -> Vec<PlannedRow> {
+    listed.sort_unstable_by_key(|stored| stored.timestamp);
+    let mut rows: Vec<PlannedRow> = Vec::new();
+    for stored in &listed {
+        match rows.last_mut().filter(|row| row.has_room_for(stored, limits)) {
+            Some(row) => row.add(stored),
+            None => rows.push(PlannedRow {
+                open: Some(Vec::new()),
+                ..PlannedRow::of(chunk, stored)
+            }),
+        }
+        if let Some(open) = rows.last_mut().and_then(|row| row.open.as_mut()) {
+            open.push((stored.id, stored.timestamp));
+        }
+    }
+    rows
 }
 
 /// Inserts the rows, within the caller's transaction.
@@ -170,6 +198,16 @@ impl PlannedRow {
         self.last = self.last.max(stored.timestamp);
         self.events += 1;
         self.bytes = self.bytes.saturating_add(stored.bytes);
+    }
+
+    fn exceeds(&self, limits: RowLimits) -> bool {
+        usize::try_from(self.events).is_ok_and(|events| events > limits.events_max)
+            || usize::try_from(self.bytes).is_ok_and(|bytes| bytes > limits.bytes_max)
+    }
+
+    fn has_room_for(&self, stored: &Stored, limits: RowLimits) -> bool {
+        usize::try_from(self.events).is_ok_and(|events| events < limits.events_max)
+            && usize::try_from(self.bytes + stored.bytes).is_ok_and(|bytes| bytes <= limits.bytes_max)
     }
 
     /// Whether some event could be taken for one of either row.

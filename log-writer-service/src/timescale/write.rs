@@ -27,7 +27,7 @@ use super::{
     dead_letters::{self, DeadLetter, Letter},
     digests::{self, Noted},
     error::{StoreError, StoreErrorKind},
-    outbox_plan,
+    outbox_plan::{self, RowLimits},
 };
 use crate::event::Digest;
 
@@ -101,7 +101,7 @@ pub(super) struct Part<'a> {
 /// What a committer brings to each of its transactions.
 pub(super) struct Context<'a> {
     pub(super) worker: &'a str,
-    pub(super) chunk_micros: i64,
+    pub(super) row_limits: RowLimits,
     pub(super) dead_letter_bytes_max: usize,
     pub(super) warnings: &'a super::committer::Warnings,
 }
@@ -142,7 +142,7 @@ pub(super) async fn commit_parts(
         context.dead_letter_bytes_max,
     );
     dead_letters::keep(&mut session.connection, noted.batch_id, &letters).await?;
-    let plan = outbox_plan::plan(&batch, &exceptions, context.chunk_micros);
+    let plan = outbox_plan::plan(&batch, &exceptions, context.row_limits);
     outbox_plan::enqueue(&mut session.connection, noted.batch_id, &plan.rows).await?;
     let books = sum(&receipts, &plan);
     books::add_to_books(&mut session.connection, context.worker, &books).await?;

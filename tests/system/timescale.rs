@@ -1,0 +1,16 @@
+//! The store against a real TimescaleDB, given by `TEST_DATABASE_URL`; each test in a database of its own.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "suites are given their servers by the environment"
+)]
+
+mod timescale_commit;
+mod timescale_database;
+mod timescale_duplicates;
+mod timescale_encoding;
+mod timescale_faults;
+mod timescale_housekeeping;
+mod timescale_migrations;
+mod timescale_outbox;
+mod timescale_poison;
+mod timescale_search;

@@ -1,0 +1,548 @@
+//! Claims, leases, read-back and settling.
+
+use std::time::{Duration, Instant};
+
+use log_writer_service::timescale::{
+    ClaimOrder, ClaimRequest, IndexRefusal, OutboxId, OutboxRow, Rest, Settlement, WorkKind,
+};
+use sqlx::Row;
+use uuid::Uuid;
+
+use crate::timescale_database::{MODE, STREAM, TestDatabase, event, id, request, request_to, time, with_database};
+
+const OWNER: Uuid = Uuid::from_u128(1);
+const OTHER: Uuid = Uuid::from_u128(2);
+const LEASE: Duration = Duration::from_secs(60);
+
+fn oldest(owner: Uuid) -> ClaimRequest<'static> {
+    ClaimRequest {
+        owner,
+        lease: LEASE,
+        events_max: 5_000,
+        bytes_max: 8_000_000,
+        order: ClaimOrder::OldestFirst,
+        paused: &[],
+    }
+}
+
+/// Commits one batch of one event for each of these numbers.
+async fn batches(database: &TestDatabase, numbers: std::ops::Range<u32>, target: &str) {
+    let mut committer = database.committer(target).await;
+    for number in numbers {
+        let mut batch = request_to(&format!("{target} {number}"), &[event(number)], Some(target));
+        committer.commit(&mut [&mut batch], &MODE).await.expect("committed");
+    }
+}
+
+async fn claim(database: &TestDatabase, request: ClaimRequest<'_>) -> Vec<OutboxRow> {
+    database.outbox.claim(&request).await.expect("claimed")
+}
+
+fn batch_ids(rows: &[OutboxRow]) -> Vec<i64> {
+    rows.iter().map(|row| row.batch_id).collect()
+}
+
+fn done(row: &OutboxRow) -> Settlement {
+    Settlement {
+        id: row.id,
+        attempts: row.attempts,
+        indexed: row.events,
+        dead: Vec::new(),
+        expired: 0,
+        rest: Rest::Done,
+    }
+}
+
+fn refusal(number: u32) -> IndexRefusal {
+    IndexRefusal {
+        id: id(number),
+        timestamp: time(number),
+        status: 400,
+        error_type: "document_parsing_exception".to_owned(),
+        reason: "not \0 a number".to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn a_claim_takes_neighbours_of_one_target_within_its_limits() {
+    with_database(async |database| {
+        batches(database, 0..4, STREAM).await;
+        batches(database, 4..6, "logs-app-blue").await;
+        let three = ClaimRequest {
+            events_max: 3,
+            ..oldest(OWNER)
+        };
+        let first = claim(database, three).await;
+        assert_eq!(batch_ids(&first), [1, 2, 3]);
+        assert!(
+            first
+                .iter()
+                .all(|row| row.attempts == 1 && row.kind == WorkKind::Fresh && &*row.target == STREAM)
+        );
+        let newest = ClaimRequest {
+            order: ClaimOrder::NewestFirst,
+            ..oldest(OTHER)
+        };
+        assert_eq!(batch_ids(&claim(database, newest).await), [6, 5]);
+        assert_eq!(batch_ids(&claim(database, newest).await), [4]);
+        assert!(claim(database, newest).await.is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_row_larger_than_the_limits_is_claimed_alone() {
+    with_database(async |database| {
+        let mut committer = database.committer("one").await;
+        let events: Vec<_> = (0..10).map(event).collect();
+        committer
+            .commit(&mut [&mut request("large", &events)], &MODE)
+            .await
+            .expect("committed");
+        batches(database, 20..22, STREAM).await;
+        let small = ClaimRequest {
+            events_max: 2,
+            bytes_max: 1,
+            ..oldest(OWNER)
+        };
+        assert_eq!(batch_ids(&claim(database, small).await), [1]);
+        assert_eq!(batch_ids(&claim(database, small).await), [2]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn paused_targets_are_left_alone() {
+    with_database(async |database| {
+        batches(database, 0..2, "logs-app-a").await;
+        batches(database, 2..4, "logs-app-b").await;
+        let paused = ["logs-app-a".to_owned()];
+        let rows = claim(
+            database,
+            ClaimRequest {
+                paused: &paused,
+                ..oldest(OWNER)
+            },
+        )
+        .await;
+        assert_eq!(batch_ids(&rows), [3, 4]);
+        assert!(
+            claim(
+                database,
+                ClaimRequest {
+                    paused: &paused,
+                    ..oldest(OWNER)
+                }
+            )
+            .await
+            .is_empty()
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn claims_at_once_never_share_a_row() {
+    with_database(async |database| {
+        batches(database, 0..60, STREAM).await;
+        let take = |number: u128| {
+            let order = if number % 2 == 0 {
+                ClaimOrder::NewestFirst
+            } else {
+                ClaimOrder::OldestFirst
+            };
+            claim(
+                database,
+                ClaimRequest {
+                    events_max: 5,
+                    order,
+                    ..oldest(Uuid::from_u128(number))
+                },
+            )
+        };
+        let mut seen = Vec::new();
+        for round in 0..10_u128 {
+            let (a, b, c, d) = tokio::join!(
+                take(round * 4),
+                take(round * 4 + 1),
+                take(round * 4 + 2),
+                take(round * 4 + 3)
+            );
+            seen.extend([a, b, c, d].concat().iter().map(|row| row.id));
+        }
+        let claimed = seen.len();
+        seen.sort();
+        seen.dedup();
+        assert_eq!((seen.len(), claimed), (60, 60));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_lease_that_ends_frees_the_row_and_its_settlement_is_lost() {
+    with_database(async |database| {
+        batches(database, 0..1, STREAM).await;
+        let late = claim(
+            database,
+            ClaimRequest {
+                lease: Duration::ZERO,
+                ..oldest(OWNER)
+            },
+        )
+        .await;
+        let taken = claim(database, oldest(OTHER)).await;
+        assert_eq!((taken[0].id, taken[0].attempts), (late[0].id, 2));
+        assert!(
+            database
+                .outbox
+                .renew(OWNER, &[late[0].id], LEASE)
+                .await
+                .expect("asked")
+                .is_empty()
+        );
+        let lost = database
+            .outbox
+            .settle(OWNER, "worker", &[done(&late[0])])
+            .await
+            .expect("asked");
+        assert_eq!(lost, [late[0].id]);
+        assert_eq!(database.books().await.indexed, 0, "nothing was recorded");
+        assert!(
+            database
+                .outbox
+                .settle(OTHER, "worker", &[done(&taken[0])])
+                .await
+                .expect("settled")
+                .is_empty()
+        );
+        assert_eq!(database.books().await.indexed, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_claim_of_the_same_owner_from_before_is_another_claim() {
+    with_database(async |database| {
+        batches(database, 0..1, STREAM).await;
+        let before = claim(
+            database,
+            ClaimRequest {
+                lease: Duration::ZERO,
+                ..oldest(OWNER)
+            },
+        )
+        .await;
+        let now = claim(database, oldest(OWNER)).await;
+        assert_eq!(
+            database
+                .outbox
+                .settle(OWNER, "w", &[done(&before[0])])
+                .await
+                .expect("asked"),
+            [before[0].id]
+        );
+        assert!(
+            database
+                .outbox
+                .settle(OWNER, "w", &[done(&now[0])])
+                .await
+                .expect("settled")
+                .is_empty()
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_renewed_claim_holds_and_a_released_one_is_free_at_once() {
+    with_database(async |database| {
+        batches(database, 0..2, STREAM).await;
+        let rows = claim(
+            database,
+            ClaimRequest {
+                lease: Duration::ZERO,
+                ..oldest(OWNER)
+            },
+        )
+        .await;
+        let ids: Vec<OutboxId> = rows.iter().map(|row| row.id).collect();
+        assert_eq!(
+            database.outbox.renew(OWNER, &ids, LEASE).await.expect("renewed").len(),
+            2
+        );
+        assert!(claim(database, oldest(OTHER)).await.is_empty());
+        assert_eq!(database.outbox.release(OWNER).await.expect("released"), 2);
+        let taken = claim(database, oldest(OTHER)).await;
+        assert_eq!(
+            taken.iter().map(|row| row.attempts).collect::<Vec<_>>(),
+            [2, 2],
+            "attempts stay counted"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_left_after_a_partial_outcome_is_read_back_alone() {
+    with_database(async |database| {
+        let mut committer = database.committer("one").await;
+        let events: Vec<_> = (0..10).map(event).collect();
+        committer
+            .commit(&mut [&mut request("a", &events)], &MODE)
+            .await
+            .expect("committed");
+        let rows = claim(database, oldest(OWNER)).await;
+        let open = vec![(id(3), time(3)), (id(7), time(7))];
+        let partial = Settlement {
+            indexed: 6,
+            dead: vec![refusal(5), refusal(6)],
+            rest: Rest::Retry {
+                open: Some(open.clone()),
+                after: Duration::ZERO,
+            },
+            ..done(&rows[0])
+        };
+        assert!(
+            database
+                .outbox
+                .settle(OWNER, "worker", &[partial])
+                .await
+                .expect("settled")
+                .is_empty()
+        );
+        let books = database.books().await;
+        assert_eq!((books.indexed, books.index_dead_lettered, books.expired), (6, 2, 0));
+
+        let again = claim(database, oldest(OWNER)).await;
+        assert_eq!(
+            (again[0].events, again[0].attempts, again[0].open.as_ref()),
+            (2, 2, Some(&open))
+        );
+        let mut messages: Vec<String> = database
+            .outbox
+            .read_back(&again)
+            .await
+            .expect("read back")
+            .remove(0)
+            .into_iter()
+            .map(|event| event.message)
+            .collect();
+        messages.sort();
+        assert_eq!(messages, ["event 3", "event 7"]);
+
+        // Nothing came of it; then one is gone from the table, the other refused once more.
+        let nothing = Settlement {
+            indexed: 0,
+            rest: Rest::Retry {
+                open: None,
+                after: Duration::ZERO,
+            },
+            ..done(&again[0])
+        };
+        assert!(
+            database
+                .outbox
+                .settle(OWNER, "worker", &[nothing])
+                .await
+                .expect("settled")
+                .is_empty()
+        );
+        let last = claim(database, oldest(OWNER)).await;
+        assert_eq!((last[0].events, last[0].open.as_ref()), (2, Some(&open)));
+        let finish = Settlement {
+            indexed: 0,
+            dead: vec![refusal(3)],
+            expired: 1,
+            ..done(&last[0])
+        };
+        assert!(
+            database
+                .outbox
+                .settle(OWNER, "worker", &[finish])
+                .await
+                .expect("settled")
+                .is_empty()
+        );
+        let books = database.books().await;
+        assert_eq!((books.indexed, books.index_dead_lettered, books.expired), (6, 3, 1));
+        assert_eq!(database.outbox.backlog().await.expect("asked").rows, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_row_put_back_waits_as_long_as_it_was_told() {
+    with_database(async |database| {
+        batches(database, 0..1, STREAM).await;
+        let rows = claim(database, oldest(OWNER)).await;
+        let later = Settlement {
+            indexed: 0,
+            rest: Rest::Retry {
+                open: None,
+                after: LEASE,
+            },
+            ..done(&rows[0])
+        };
+        assert!(
+            database
+                .outbox
+                .settle(OWNER, "worker", &[later])
+                .await
+                .expect("settled")
+                .is_empty()
+        );
+        assert!(claim(database, oldest(OWNER)).await.is_empty());
+        let backlog = database.outbox.backlog().await.expect("asked");
+        assert_eq!((backlog.rows, backlog.events), (1, 1));
+        assert!(backlog.bytes > 0 && backlog.oldest.is_some());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_refusal_that_repeats_is_one_dead_letter() {
+    with_database(async |database| {
+        batches(database, 1..2, STREAM).await;
+        for attempt in 1..=2 {
+            let rows = claim(database, oldest(OWNER)).await;
+            assert_eq!(rows[0].attempts, attempt);
+            // As a redrive does: the row is there once more, taken from where the refusal put it.
+            let rest = if attempt == 1 { Rest::Retry { open: None, after: Duration::ZERO } } else { Rest::Done };
+            let refused = Settlement { indexed: 0, dead: vec![refusal(1)], rest, ..done(&rows[0]) };
+            let lost = database.outbox.settle(OWNER, "worker", &[refused]).await.expect("settled");
+            assert!(lost.is_empty());
+            if attempt == 1 {
+                database
+                    .execute(
+                        "insert into log_writer.outbox (batch_id, target, tenants, first_time, last_time, events, bytes, kind, open_ids, open_times, attempts)
+                         select batch_id, target, array[tenant], event_time, event_time, 1, 1, 'redrive', array[event_id], array[event_time], 1 from log_writer.dead_letters;
+                         update log_writer.books set index_dead_lettered = index_dead_lettered - 1 where worker = 'worker'",
+                    )
+                    .await;
+            }
+        }
+        let letters: Vec<(String, String, String, String, i32)> =
+            sqlx::query_as("select stage, reason, detail, tenant, attempts from log_writer.dead_letters")
+                .fetch_all(&database.pool)
+                .await
+                .expect("dead letters");
+        assert_eq!(
+            letters,
+            [(
+                "index".to_owned(),
+                "document_parsing_exception".to_owned(),
+                "status 400: not \u{fffd} a number".to_owned(),
+                "default".to_owned(),
+                2
+            )]
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn batches_whose_times_overlap_are_read_back_each_for_itself() {
+    with_database(async |database| {
+        let mut committer = database.committer("one").await;
+        for batch in 0..20 {
+            let mut events: Vec<_> = (0..50).map(|number| event(number * 20 + batch)).collect();
+            events[0].timestamp.0 -= 3_600_000_000;
+            let mut mixed = request(&format!("a{batch}"), &events);
+            let mut blue = events;
+            for event in &mut blue {
+                event.tenant = "blue".into();
+            }
+            let mut blue = request_to(&format!("b{batch}"), &blue, Some("logs-app-blue"));
+            committer
+                .commit(&mut [&mut mixed, &mut blue], &MODE)
+                .await
+                .expect("committed");
+        }
+        let rows = claim(
+            database,
+            ClaimRequest {
+                events_max: 600,
+                ..oldest(OWNER)
+            },
+        )
+        .await;
+        assert_eq!(rows.len(), 12);
+        let events = database.outbox.read_back(&rows).await.expect("read back");
+        for (row, events) in rows.iter().zip(&events) {
+            assert_eq!(events.len(), 50);
+            assert!(
+                events
+                    .iter()
+                    .all(|event| event.batch_id == row.batch_id && *event.tenant == *row.tenants[0])
+            );
+        }
+    })
+    .await;
+}
+
+/// Fills the outbox itself; these rows stand for no events, and leave the books alone.
+async fn fill_outbox(database: &TestDatabase, rows: i64, target: &str, waits: &str) {
+    database
+        .execute(&format!(
+            "insert into log_writer.outbox (batch_id, target, tenants, first_time, last_time, events, bytes, next_attempt_at)
+             select n, '{target}', array['default'], now(), now(), 0, 0, now() + interval '{waits}' from generate_series(1, {rows}) n;
+             analyze log_writer.outbox"
+        ))
+        .await;
+}
+
+#[tokio::test]
+async fn a_claim_costs_about_the_same_over_a_hundred_thousand_rows() {
+    with_database(async |database| {
+        let median = async |order| {
+            let mut times = Vec::new();
+            for number in 0..15 {
+                let request = ClaimRequest {
+                    order,
+                    events_max: 5,
+                    ..oldest(Uuid::from_u128(number))
+                };
+                let begun = Instant::now();
+                assert!(!claim(database, request).await.is_empty());
+                times.push(begun.elapsed());
+            }
+            times.sort();
+            times[7]
+        };
+        fill_outbox(database, 10_000, STREAM, "0").await;
+        let (oldest_few, newest_few) = (
+            median(ClaimOrder::OldestFirst).await,
+            median(ClaimOrder::NewestFirst).await,
+        );
+        // Rows that wait at both ends, and a target that is not asked for.
+        fill_outbox(database, 50_000, "logs-app-a", "1 hour").await;
+        fill_outbox(database, 50_000, STREAM, "0").await;
+        let (oldest_many, newest_many) = (
+            median(ClaimOrder::OldestFirst).await,
+            median(ClaimOrder::NewestFirst).await,
+        );
+        println!("claim: {oldest_few:?} {newest_few:?} of 10,000; {oldest_many:?} {newest_many:?} of 110,000");
+        assert!(oldest_many < oldest_few * 6, "{oldest_few:?} → {oldest_many:?}");
+        assert!(newest_many < newest_few * 6, "{newest_few:?} → {newest_many:?}");
+
+        let mut connection = database.bystander().await;
+        let sql = include_str!("../../log-writer-service/src/timescale/sql/claim_oldest.sql");
+        let plan: Vec<String> = sqlx::query(&format!("explain {sql}"))
+            .bind(OWNER)
+            .bind(LEASE)
+            .bind(5_000_i64)
+            .bind(8_000_000_i64)
+            .bind::<&[String]>(&[])
+            .fetch_all(&mut connection)
+            .await
+            .expect("a plan")
+            .iter()
+            .map(|row| row.get(0))
+            .collect();
+        assert!(
+            !plan.iter().any(|line| line.contains("Seq Scan on outbox")),
+            "{plan:#?}"
+        );
+    })
+    .await;
+}

@@ -1,0 +1,142 @@
+//! Rows that PostgreSQL refuses: each becomes a dead letter, no other row loses its place.
+
+use log_writer_service::{
+    event::LogEvent,
+    timescale::{CommitMode, StoreErrorKind},
+};
+
+use crate::timescale_database::{MODE, event, request, with_database};
+
+const BISECT: CommitMode = CommitMode { bisect: true, ..MODE };
+
+fn poisoned(number: u32) -> LogEvent<'static> {
+    LogEvent {
+        fields: format!("{{\"n\":{number}, not json"),
+        ..event(number)
+    }
+}
+
+/// Deeper than PostgreSQL's parser can go (`max_stack_depth`): refused with 54001.
+fn depth_bomb(number: u32) -> LogEvent<'static> {
+    let depth = 100_000;
+    LogEvent {
+        fields: "[".repeat(depth) + &"]".repeat(depth),
+        ..event(number)
+    }
+}
+
+#[tokio::test]
+async fn poisoned_rows_are_dead_letters_and_all_others_are_stored() {
+    with_database(async |database| {
+        let mut committer = database.committer("one").await;
+        let poison = [0, 7, 8, 9, 120, 199];
+        let events: Vec<_> = (0..200)
+            .map(|number| {
+                if poison.contains(&number) {
+                    poisoned(number)
+                } else {
+                    event(number)
+                }
+            })
+            .collect();
+        let (mut first, mut second) = (request("a", &events[..100]), request("b", &events[100..]));
+        let receipts = committer
+            .commit(&mut [&mut first, &mut second], &BISECT)
+            .await
+            .expect("committed");
+        let counts: Vec<_> = receipts
+            .iter()
+            .map(|r| (r.committed, r.duplicates, r.dead_lettered))
+            .collect();
+        assert_eq!(counts, [(96, 0, 4), (98, 0, 2)]);
+
+        let letters: Vec<(String, String, String, i32)> = sqlx::query_as(
+            "select stage, reason, convert_from(raw, 'UTF8')::jsonb->>'message', position
+             from log_writer.dead_letters order by event_time",
+        )
+        .fetch_all(&database.pool)
+        .await
+        .expect("dead letters");
+        let expected: Vec<_> = poison
+            .iter()
+            .map(|number| {
+                let position = i32::try_from(number % 100).expect("small");
+                (
+                    "store".to_owned(),
+                    "invalid_value".to_owned(),
+                    format!("event {number}"),
+                    position,
+                )
+            })
+            .collect();
+        assert_eq!(letters, expected);
+        assert_eq!(
+            database
+                .number("select sum(events)::bigint from log_writer.outbox")
+                .await,
+            194
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_depth_bomb_is_a_dead_letter() {
+    with_database(async |database| {
+        let mut committer = database.committer("one").await;
+        let mut bombed = request("a", &[event(1), depth_bomb(2), event(3)]);
+        let error = committer.commit(&mut [&mut bombed], &MODE).await.expect_err("refused");
+        assert_eq!((error.kind(), error.sqlstate()), (StoreErrorKind::Data, Some("54001")));
+        let receipts = committer.commit(&mut [&mut bombed], &BISECT).await.expect("committed");
+        assert_eq!((receipts[0].committed, receipts[0].dead_lettered), (2, 1));
+        assert_eq!(
+            database.text("select reason from log_writer.dead_letters").await,
+            "too_large"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn poison_beside_duplicates_is_told_from_them() {
+    with_database(async |database| {
+        let mut committer = database.committer("one").await;
+        let before: Vec<_> = [3, 4, 50].map(event).to_vec();
+        committer
+            .commit(&mut [&mut request("before", &before)], &MODE)
+            .await
+            .expect("committed");
+        // 5: what only the insert refuses, not the staging table, so that no row is named.
+        database
+            .execute("alter table application_logs add constraint no_five check (message <> 'event 5')")
+            .await;
+        let events: Vec<_> = (0..60)
+            .map(|number| if number == 20 { poisoned(20) } else { event(number) })
+            .collect();
+        let receipts = committer
+            .commit(&mut [&mut request("a", &events)], &BISECT)
+            .await
+            .expect("committed");
+        let receipt = receipts[0];
+        assert_eq!(
+            (receipt.committed, receipt.duplicates, receipt.dead_lettered),
+            (55, 3, 2)
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nothing_but_poison_is_found_in_one_go() {
+    with_database(async |database| {
+        let mut committer = database.committer("one").await;
+        let events: Vec<_> = (0..1_000).map(poisoned).collect();
+        let receipts = committer
+            .commit(&mut [&mut request("a", &events)], &BISECT)
+            .await
+            .expect("committed");
+        assert_eq!((receipts[0].committed, receipts[0].dead_lettered), (0, 1_000));
+        assert_eq!(database.number("select count(*) from log_writer.outbox").await, 0);
+    })
+    .await;
+}
