@@ -71,7 +71,9 @@ create index application_logs_user_id_timestamp_idx
   on public.application_logs (user_id, "timestamp" desc) where user_id is not null;
 create index application_logs_trace_id_timestamp_idx
   on public.application_logs (trace_id, "timestamp" desc) where trace_id is not null;
-create index application_logs_batch_id_idx on public.application_logs using brin (batch_id);
+-- Delivery reads batches back. A btree, although a BRIN costs 8 % less of the write rate: batches whose times overlap by
+-- minutes took 180 to 220 ms for 5,000 rows by time and BRIN, 12 ms by this. Its keys repeat: 8 bytes a row.
+create index application_logs_batch_id_idx on public.application_logs (batch_id);
 
 comment on table public.application_logs is
   'Log events, one row each; written by log-writer-service, which answers its sender only after the commit. '

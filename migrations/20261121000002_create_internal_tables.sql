@@ -41,7 +41,7 @@ create table log_writer.outbox (
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
         autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 5000);
 -- The time stands last so that rows that wait are passed over inside the index, without a look at the table.
-create index outbox_claim_idx on log_writer.outbox (target, id, next_attempt_at);
+create index outbox_claim_idx on log_writer.outbox (target, batch_id, id, next_attempt_at);
 create index outbox_claimed_by_idx on log_writer.outbox (claimed_by) where claimed_by is not null;
 comment on table log_writer.outbox is
   'What of each batch is not yet settled in Elasticsearch: pointers into application_logs, one per batch, chunk and target.';

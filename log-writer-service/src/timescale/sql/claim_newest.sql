@@ -1,7 +1,8 @@
 -- Claims neighbouring rows of one target, newest first.
 --
--- Index: outbox_claim_idx (target, id, next_attempt_at): one step for each target (loose scan), then from its other end; rows
--- that wait are passed over inside the index. `as materialized` keeps the limits where they are.
+-- Index: outbox_claim_idx (target, batch_id, id, next_attempt_at): one step for each target (loose scan), then from its
+-- end; rows that wait are passed over inside the index. The order is by batch and not by id alone, because for that
+-- the planner takes the primary key and reads its way through all other targets. `as materialized` keeps the limits.
 with recursive targets as (
   (select o.target from log_writer.outbox o order by o.target limit 1)
   union all
@@ -13,28 +14,29 @@ chosen as materialized (
   select t.target
   from targets t
   cross join lateral (
-    select o.id from log_writer.outbox o
+    select o.batch_id, o.id from log_writer.outbox o
     where o.target = t.target and o.next_attempt_at <= now()
-    order by o.id desc limit 1
+    order by o.batch_id desc, o.id desc limit 1
     for update skip locked
   ) first
   where t.target is not null and t.target <> all ($5::text[])
-  order by first.id desc limit 1
+  order by first.batch_id desc, first.id desc limit 1
 ),
 free as materialized (
-  select o.id, o.events, o.bytes
+  select o.id, o.batch_id, o.events, o.bytes
   from log_writer.outbox o
   where o.target = (select target from chosen) and o.next_attempt_at <= now()
-  order by o.id desc limit 256
+  order by o.batch_id desc, o.id desc limit 256
   for update skip locked
 ),
 counted as (
   select
     id,
-    row_number() over (order by id desc) as place,
-    sum(events) over (order by id desc) as events,
-    sum(bytes) over (order by id desc) as bytes
+    row_number() over neighbours as place,
+    sum(events) over neighbours as events,
+    sum(bytes) over neighbours as bytes
   from free
+  window neighbours as (order by batch_id desc, id desc)
 ),
 claimed as (
   update log_writer.outbox o
@@ -43,4 +45,4 @@ claimed as (
   where o.id = c.id and (c.place = 1 or (c.events <= $3 and c.bytes <= $4))
   returning o.*
 )
-select * from claimed order by id desc
+select * from claimed order by batch_id desc, id desc
