@@ -113,7 +113,7 @@ impl Mirror {
         if *current != state {
             match &state {
                 MirrorState::Ready => {
-                    tracing::info!("elasticsearch is prepared: policy, templates and mapping are as they should be")
+                    tracing::info!("elasticsearch is prepared: policy, templates and mapping are as they should be");
                 }
                 MirrorState::Waiting(problem) => tracing::warn!(
                     problem,

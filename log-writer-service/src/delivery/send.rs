@@ -43,7 +43,7 @@ impl Delivery {
                 Ok(verdicts) => {
                     self.gate.open_cluster();
                     documents_max = usize::MAX;
-                    self.judge(claim, &positions, verdicts).await?;
+                    self.judge(claim, &positions, verdicts)?;
                 }
                 Err(failure) => match whole_failure(failure, positions.len()) {
                     WholeFailure::Halve => {
@@ -120,7 +120,7 @@ impl Delivery {
     }
 
     /// Records the verdict on every document of a bulk that was answered.
-    async fn judge(&self, claim: &mut Claim, positions: &[usize], verdicts: Vec<Verdict>) -> Result<(), Halt> {
+    fn judge(&self, claim: &mut Claim, positions: &[usize], verdicts: Vec<Verdict>) -> Result<(), Halt> {
         let target = claim.target.to_string();
         let sent = positions.len();
         let (mut accepted, mut retried, mut halt) = (0_usize, HashMap::<String, usize>::new(), None);
@@ -137,7 +137,7 @@ impl Delivery {
                     set(claim, position, Progress::Present);
                 }
                 Verdict::Retry { status, error_type } => {
-                    *retried.entry(format!("{status} {error_type}")).or_default() += 1
+                    *retried.entry(format!("{status} {error_type}")).or_default() += 1;
                 }
                 Verdict::Reject {
                     status,
@@ -153,7 +153,7 @@ impl Delivery {
                 )),
                 Verdict::MissingTemplate { .. } => halt = Some(Halt::Template),
                 Verdict::Forbidden { status, error_type } => {
-                    halt = Some(Halt::Stream(format!("{status} {error_type}")))
+                    halt = Some(Halt::Stream(format!("{status} {error_type}")));
                 }
             }
         }

@@ -236,9 +236,9 @@ impl Ingestor {
             reservation,
         };
         if is_late {
-            self.lanes.late.push(queued)
+            self.lanes.late.push(queued);
         } else {
-            self.lanes.normal.push(queued)
+            self.lanes.normal.push(queued);
         }
         let receipt = self.wait(place, answered, deadline).await?;
         Ok(match undecodable {

@@ -146,7 +146,7 @@ impl Observatory {
 fn books(books: &Books, backlog: &Backlog) -> BooksStatus {
     BooksStatus {
         balanced: books.balance(backlog.events),
-        accounts: books.clone(),
+        accounts: *books,
         outstanding: backlog.events,
     }
 }
