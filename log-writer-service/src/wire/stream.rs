@@ -197,15 +197,17 @@ pub(super) fn skip_separators(text: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// Skips one other character that `character_delimited` may have put after a value.
+/// Skips one other character that `character_delimited` may have put straight after an object, array or string.
+///
+/// Not after a number: `2024/01/02` is text.
 fn skip_delimiter(text: &[u8], at: usize) -> usize {
-    let mark = skip_separators(text, at);
-    match text.get(mark) {
+    let is_delimited = matches!(text.get(at.wrapping_sub(1)), Some(b'}' | b']' | b'"'));
+    match text.get(at) {
         Some(b'{' | b'}' | b'[' | b']' | b'"' | b'-') => at,
-        Some(byte) if byte.is_ascii_punctuation() => {
-            let next = text.get(skip_separators(text, mark + 1));
+        Some(byte) if is_delimited && byte.is_ascii_punctuation() => {
+            let next = text.get(skip_separators(text, at + 1));
             if next.is_none_or(|next| begins_value(*next)) {
-                mark + 1
+                at + 1
             } else {
                 at
             }

@@ -107,18 +107,18 @@ impl Codec {
 /// # Errors
 /// [`DecompressError`]; nothing of the body is usable then.
 pub fn decompress(body: Bytes, content_encoding: Option<&str>, expanded_max: usize) -> Result<Bytes, DecompressError> {
-    if body.len() > expanded_max {
-        return Err(DecompressError::TooLarge { limit: expanded_max });
-    }
     let declared = declared_codecs(content_encoding.unwrap_or_default())?;
-    if declared.is_empty() {
-        return undeclared(body, expanded_max);
-    }
     let mut current = body;
+    if declared.is_empty() {
+        current = undeclared(current, expanded_max)?;
+    }
     for codec in declared.into_iter().rev() {
         if let Some(expanded) = undo(codec, &current, expanded_max)? {
             current = Bytes::from(expanded);
         }
+    }
+    if current.len() > expanded_max {
+        return Err(DecompressError::TooLarge { limit: expanded_max });
     }
     Ok(current)
 }
@@ -183,7 +183,10 @@ fn undo(declared: Codec, body: &[u8], limit: usize) -> Result<Option<Vec<u8>>, D
 fn inflate_zlib_or_raw(body: &[u8], limit: usize) -> Result<Vec<u8>, DecompressError> {
     let zlib = deflate::inflate(body, Wrapping::Zlib, limit);
     match zlib {
-        Err(DecompressError::Broken { .. }) => deflate::inflate(body, Wrapping::Raw, limit).or(zlib),
+        Err(DecompressError::Broken { .. }) => match deflate::inflate(body, Wrapping::Raw, limit) {
+            Err(DecompressError::Broken { .. }) => zlib,
+            settled => settled,
+        },
         settled => settled,
     }
 }
@@ -218,3 +221,6 @@ fn give_back(mut out: Vec<u8>) -> Vec<u8> {
     }
     out
 }
+
+#[cfg(test)]
+mod tests;

@@ -118,3 +118,6 @@ fn is_one_list_of_objects(text: &[u8], at: usize) -> bool {
     text.get(skip_space(text, at + 1)) == Some(&b'{')
         && skip_value(text, at).is_ok_and(|end| skip_separators(text, end) == text.len())
 }
+
+#[cfg(test)]
+mod tests;
