@@ -175,3 +175,66 @@ fn take_varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::is_binary;
+
+    fn framed(messages: &[&[u8]]) -> Vec<u8> {
+        let frame = |message: &&[u8]| {
+            let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+            [&length[..], message].concat()
+        };
+        messages.iter().flat_map(frame).collect()
+    }
+
+    fn name(content_type: Option<&str>, body: &[u8]) -> Option<&'static str> {
+        is_binary(content_type, body).map(|refused| refused.name())
+    }
+
+    #[test]
+    fn length_delimited_messages_are_named() {
+        // LogArray { Log { fields { "a": … } } }, as Vector nests it.
+        let native: &[u8] = &[0x0a, 0x07, 0x0a, 0x05, 0x0a, 0x03, 0x0a, 0x01, b'a'];
+        let protobuf: &[u8] = &[0x08, 0x2a, 0x12, 0x03, b'a', b'b', b'c'];
+        let avro: &[u8] = &[0x06, b'f', b'o', b'o', 0x0f];
+        assert_eq!(name(None, &framed(&[native, native])), Some("native"));
+        assert_eq!(name(None, &framed(&[protobuf])), Some("protobuf"));
+        assert_eq!(name(None, &framed(&[avro, protobuf])), Some("avro"));
+        assert_eq!(name(None, b"Obj\x01\x04"), Some("avro"));
+        // A byte too few or too many is no such framing.
+        assert_eq!(name(None, &framed(&[native])[..10]), None);
+        assert_eq!(name(None, &[framed(&[native]), vec![0]].concat()), None);
+    }
+
+    #[test]
+    fn content_types_are_believed_but_for_json() {
+        for (content_type, expected) in [
+            ("application/x-protobuf", "protobuf"),
+            ("Application/Protobuf; proto=x", "protobuf"),
+            ("application/vnd.apache.avro", "avro"),
+            ("avro/binary", "avro"),
+        ] {
+            assert_eq!(name(Some(content_type), &[0x0a, 0x01, 0xff]), Some(expected));
+            assert_eq!(name(Some(content_type), b" [{\"a\":1}]"), None);
+            assert_eq!(name(Some(content_type), b""), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn text_is_never_binary(text in "\\PC{0,200}", end in prop::sample::select(vec!["", "\n", "\0"])) {
+            for content_type in [None, Some("application/json"), Some("text/plain"), Some("application/octet-stream")] {
+                prop_assert_eq!(is_binary(content_type, format!("{text}{end}").as_bytes()), None);
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert_eq!(is_binary(None, &framed(&[&body])).is_some(), !body.is_empty());
+            prop_assert_eq!(is_binary(Some("application/json"), &body), is_binary(None, &body));
+        }
+    }
+}

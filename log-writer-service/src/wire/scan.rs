@@ -282,3 +282,61 @@ impl Open {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde::de::IgnoredAny;
+
+    use super::{skip_broken_element, skip_broken_value, skip_space, skip_value};
+
+    /// Whether the whole text is one JSON value.
+    fn is_json(text: &str) -> bool {
+        let bytes = text.as_bytes();
+        skip_value(bytes, skip_space(bytes, 0)).is_ok_and(|end| skip_space(bytes, end) == bytes.len())
+    }
+
+    #[test]
+    fn brackets_are_remembered_at_every_depth() {
+        for depth in [1, 63, 64, 65, 127, 128, 129, 200, 1_000] {
+            let nested = format!("{}1{}", "[{\"a\":".repeat(depth), "}]".repeat(depth));
+            assert_eq!(skip_value(nested.as_bytes(), 0), Ok(nested.len()));
+            let crossed = format!("{}1{}", "[{\"a\":".repeat(depth), "]}".repeat(depth));
+            assert!(skip_value(crossed.as_bytes(), 0).is_err());
+            let siblings = format!("{}[],{{}},[1,[2]]{}", "[".repeat(depth), "]".repeat(depth));
+            assert_eq!(skip_value(siblings.as_bytes(), 0), Ok(siblings.len()));
+        }
+    }
+
+    #[test]
+    fn a_broken_value_ends_where_its_brackets_do() {
+        let text = br#"{"a":nul,"}\"":[}]},{"b""#;
+        assert_eq!(skip_broken_value(text, 0), None);
+        let text = br#"{"a":nul,"}\"":[{]x[}]},{"b""#;
+        assert_eq!(skip_broken_value(text, 0), None);
+        let text = br#"{"a":nul,"}\"":[{}]},{"b""#;
+        assert_eq!(skip_broken_value(text, 0), Some(20));
+        assert_eq!(skip_broken_element(text, 0), Some(20));
+        assert_eq!(skip_broken_element(b"nul(a) ]", 0), Some(7));
+        assert_eq!(skip_broken_element(b"nul }", 0), None);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn json_is_what_serde_json_takes_for_it(
+            text in "([\\[\\]{}\",:\\\\ eE.+-]|[0-9]|\\\\[u\"n/x]|\"a\":|\"[a-z\\\\]{0,9}\"|true|null|\t|\n|\u{1}|ü){0,14}",
+        ) {
+            prop_assert_eq!(is_json(&text), serde_json::from_str::<IgnoredAny>(&text).is_ok(), "{:?}", text);
+        }
+
+        #[test]
+        fn a_special_byte_is_found_at_any_place(before in "[ -!#-\\[\\]-~ü\u{7f}]{0,20}", after in "\\PC{0,12}") {
+            let text = format!("\"{before}\"{after}");
+            prop_assert_eq!(skip_value(text.as_bytes(), 0), Ok(before.len() + 2));
+            let broken = format!("\"{before}\n\"");
+            prop_assert!(skip_value(broken.as_bytes(), 0).is_err());
+        }
+    }
+}
