@@ -1,0 +1,31 @@
+# The two commands that do everything are `make run` and `make test`; the scripts behind them are in dev/.
+
+.PHONY: help run test up down env psql clean-stack
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
+
+run: ## starts TimescaleDB, Elasticsearch and the service on port 8080; Ctrl-C stops them
+	@dev/stack.sh run
+
+test: ## starts servers of its own, runs every check and test, stops them
+	@dev/test.sh
+
+up: ## starts the two servers alone, in the background
+	@dev/stack.sh up
+
+down: ## stops all that runs
+	@dev/stack.sh down
+
+env: ## prints DATABASE_URL, ELASTICSEARCH_URL and LOG_WRITER_URL of what runs
+	@dev/stack.sh env
+
+# Under another name: make would expand a `$` in the one from the command line.
+psql: export PSQL_COMMAND := $(value SQL)
+psql: ## psql on what runs; one command: make psql SQL="select 1"
+	@dev/stack.sh psql
+
+clean-stack: ## stops all that runs, removes its data and what was downloaded
+	@dev/stack.sh clean
