@@ -42,6 +42,7 @@ start_servers() {
   database_url=${DATABASE_URL:-} elasticsearch_url=${ELASTICSEARCH_URL:-}
   [ -n "$database_url" ] || stores+=(timescaledb)
   [ -n "$elasticsearch_url" ] || stores+=(elasticsearch)
+  echo "${stores[*]}" >"$state/own"
   [ ${#stores[@]} -gt 0 ] || return 0
   if docker_answers; then
     start_containers "${stores[@]}"
@@ -76,9 +77,11 @@ stop_servers() {
 
 # A service that outlived a `make run` which was killed.
 stop_left_service() {
-  local pid
+  local pid program
   pid=$(cat "$state/service.pid" 2>/dev/null) || return 0
-  if [ "$(readlink "/proc/$pid/exe" 2>/dev/null)" = "$(cat "$state/service.exe")" ]; then
+  program=$(readlink "/proc/$pid/exe" 2>/dev/null || true)
+  # A rebuilt binary's process shows the old one.
+  if [ "${program% (deleted)}" = "$(cat "$state/service.exe")" ]; then
     kill "$pid" && { wait_for_end "$pid" 40 || kill -KILL "$pid"; }
   fi
   rm -f "$state/service.pid" "$state/service.exe"
@@ -92,22 +95,26 @@ print_addresses() {
 addresses() {
   if run_is_active && [ -s "$state/run.env" ]; then
     cat "$state/run.env"
-  elif [ -e "$state/kept" ] && servers_run; then
+  elif [ -e "$state/kept" ] && own_servers_run; then
     cat "$state/kept"
   else
     die "nothing runs: start it with 'make run' or, the two servers alone, with 'make up'"
   fi
 }
 
-servers_run() {
-  if docker_answers; then compose_port timescaledb 5432 >/dev/null && compose_port elasticsearch 9200 >/dev/null
-  else timescaledb status >/dev/null && elasticsearch status >/dev/null; fi
+# Whether those that `make up` started still run; given ones are not asked.
+own_servers_run() {
+  local store port
+  for store in $(cat "$state/own"); do
+    case $store in timescaledb) port=5432 ;; *) port=9200 ;; esac
+    if docker_answers; then compose_port "$store" "$port"; else "$store" status; fi >/dev/null || return 1
+  done
 }
 
 up() {
   on_any_end end_jobs
   start_servers
-  [ -n "${DATABASE_URL:-}${ELASTICSEARCH_URL:-}" ] && say "servers that are given by DATABASE_URL or ELASTICSEARCH_URL are used as they are"
+  [ -z "${DATABASE_URL:-}${ELASTICSEARCH_URL:-}" ] || say "those given by DATABASE_URL or ELASTICSEARCH_URL are left alone"
   (umask 077; print_addresses >"$state/kept")
   print_addresses
   say "no password is asked from this machine; stop them with 'make down'"
@@ -175,7 +182,10 @@ end_run() {
 psql_of_stack() {
   local url arguments=() root=$stack_dir/trixie
   url=${DATABASE_URL:-}
-  if [ -z "$url" ]; then url=$(addresses) && url=$(sed -n 's/^DATABASE_URL=//p' <<<"$url"); fi
+  if [ -z "$url" ]; then
+    url=$(addresses)
+    url=$(sed -n 's/^DATABASE_URL=//p' <<<"$url")
+  fi
   arguments=(-v ON_ERROR_STOP=1)
   [ -z "${PSQL_COMMAND:-}" ] || arguments+=(-c "$PSQL_COMMAND")
   if command -v psql >/dev/null; then exec psql "$url" "${arguments[@]}"; fi
@@ -192,7 +202,8 @@ downloads_are_used() {
   local other
   other=$(find "$stack_dir/checkouts" "$stack_dir/tests" -mindepth 1 -maxdepth 1 2>/dev/null | head -n 1)
   [ -z "$other" ] || { say "kept: the downloads in $stack_dir, used by $other"; return 0; }
-  if grep -lsaF "$stack_dir/" /proc/[0-9]*/cmdline | grep -qvx "/proc/$$/cmdline" ||
+  # The text comes from a file: grep's own command line must not have it.
+  if grep -qsaF -f <(echo "$stack_dir/") /proc/[0-9]*/cmdline ||
     [ -n "$(find /proc/[0-9]*/root -maxdepth 0 -lname "$stack_dir/*" 2>/dev/null | head -n 1)" ]; then
     say "kept: the downloads in $stack_dir, used by a running process"
     return 0

@@ -3,7 +3,7 @@
 #
 #   timescaledb.sh prepare                      finds or installs the software; prints root=
 #   timescaledb.sh start --name NAME [--root ROOT] [--port PORT] [--database NAME] [--set key=value]...
-#                                               prints pid=, port=, url=, log=; a running one is left as it is
+#                                               prints pid=, port=, url=, log=, root=; a running one is left as it is
 #   timescaledb.sh stop --name NAME [--root ROOT] [--now] [--remove]
 #   timescaledb.sh status --name NAME [--root ROOT]   prints the same as start, or fails
 #
@@ -144,7 +144,7 @@ write_settings() {
 }
 
 report() {
-  printf '%s\n' "pid=$1" "port=$port" "url=postgres://postgres@127.0.0.1:$port/$database" "log=$base/log"
+  printf "%s\n" "pid=$1" "port=$port" "url=postgres://postgres@127.0.0.1:$port/$database" "log=$base/log" "root=$root"
 }
 
 start() {
