@@ -105,6 +105,7 @@ addresses() {
 # Whether those that `make up` started still run; given ones are not asked.
 own_servers_run() {
   local store port
+  # shellcheck disable=SC2013  # words of one line
   for store in $(cat "$state/own"); do
     case $store in timescaledb) port=5432 ;; *) port=9200 ;; esac
     if docker_answers; then compose_port "$store" "$port"; else "$store" status; fi >/dev/null || return 1
