@@ -1,3 +1,28 @@
-//! Support for the suites.
+//! Support for the suites: real stores, the real binary, faults on demand, and what must hold after each test.
+//!
+//! In the order a test meets them: [`stack`] (a database and a data stream of its own), [`fake_elasticsearch`] and
+//! [`proxy`] (faults), [`service`] (the binary as a child process), [`client`] (bytes as they are sent),
+//! [`recordings`] (a real Vector's requests) and [`expectation`] (what must be stored of them), [`conditions`]
+//! (waiting), then [`rows`], [`search`] and [`invariants`] (what both stores hold).
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::disallowed_methods,
+    clippy::wildcard_enum_match_arm,
+    reason = "support of tests: a broken expectation is a failed test, tasks end with it"
+)]
 
+pub mod client;
+pub mod conditions;
+pub mod expectation;
+pub mod fake_elasticsearch;
+pub mod invariants;
+pub mod proxy;
+pub mod recordings;
+pub mod rows;
+pub mod search;
+pub mod service;
+pub mod stack;
 pub mod vector_programs;

@@ -1,0 +1,66 @@
+//! The real binary between real stores: what it promises, seen from outside.
+//!
+//! In the order of an event's way: what is taken and stored (`recordings`, `odd_events`), how requests are answered (`answers`),
+//! when documents can be found (`searchable`), what a crash or an absent store costs (`crashes`), and what the
+//! service makes of the cluster's templates (`templates`), the other commands (`commands`). `fake_is_real` holds the fake of the system suite to what
+//! the real server does.
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a broken expectation is a failed test; tasks end with it"
+)]
+
+mod answers;
+mod commands;
+mod crashes;
+mod events;
+mod fake_is_real;
+mod odd_events;
+mod recordings;
+mod searchable;
+mod templates;
+
+use log_writer_tests::{
+    invariants::assert_delivered_exactly_once,
+    rows::StoredRow,
+    service::{Service, Settings},
+    stack::{Database, Stream},
+};
+
+/// A service between a database and a data stream of its own.
+///
+/// The order of the members is the order in which they end: first who writes, then what was written.
+#[derive(Debug)]
+struct RealStores {
+    service: Service,
+    stream: Stream,
+    database: Database,
+}
+
+impl RealStores {
+    /// With the defaults of the tests.
+    async fn start() -> Self {
+        Self::start_with(|settings| settings).await
+    }
+
+    /// With further settings.
+    async fn start_with(set: impl FnOnce(Settings) -> Settings) -> Self {
+        let (database, stream) = (Database::create().await, Stream::create().await);
+        let settings = set(Settings::new(database.url(), stream.search.url(), &stream.tenant));
+        let service = Service::start(settings).await;
+        Self {
+            service,
+            stream,
+            database,
+        }
+    }
+
+    /// Waits until everything is delivered and compares both stores.
+    async fn assert_delivered_exactly_once(&self, acknowledged: u64) -> Vec<StoredRow> {
+        self.service.until_delivered().await;
+        let documents = self.stream.search.documents(&self.stream.name()).await;
+        assert_delivered_exactly_once(&self.service, &self.database, &documents, acknowledged).await
+    }
+}

@@ -1,0 +1,159 @@
+//! What the service applies to the cluster, and that it never touches what is not its own.
+//!
+//! The names are fixed, so these tests have the cluster's templates alone.
+
+use log_writer_tests::{
+    client::Receipt,
+    invariants::assert_delivered_exactly_once,
+    search::Search,
+    service::{Service, Settings},
+    stack::{Database, Stream, Templates},
+};
+use serde_json::{Value, json};
+
+use crate::events::fresh;
+
+const OBJECTS: [&str; 2] = ["/_index_template/logs_template", "/_ilm/policy/logs_policy"];
+
+/// Removes our objects, as on a cluster that has never seen the service.
+async fn forget_all(search: &Search) {
+    for path in OBJECTS {
+        let (status, answer) = search.call("DELETE", path, None).await.expect("it answers");
+        assert!(matches!(status, 200 | 404), "{path}: {status} {answer}");
+    }
+}
+
+async fn state(search: &Search) -> Vec<Value> {
+    let mut state = Vec::new();
+    for path in OBJECTS {
+        // The policy's `version` counts every PUT, so that an equal state means that none was sent.
+        let mut object = search.ok("GET", path, None).await;
+        if let Some(policy) = object.get_mut("logs_policy").and_then(Value::as_object_mut) {
+            policy.remove("in_use_by");
+        }
+        state.push(object);
+    }
+    state
+}
+
+async fn bootstrapped(service: &Service) {
+    service
+        .until_status("the bootstrap", |status| {
+            status["elasticsearch"]["bootstrapped"] == true
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn templates_and_policy_are_applied_and_left_alone_by_the_second_start() {
+    let stream = Stream::with(Templates::alone().await);
+    let database = Database::create().await;
+    forget_all(&stream.search).await;
+    let settings = Settings::new(database.url(), stream.search.url(), &stream.tenant);
+    let mut service = Service::start(settings).await;
+    bootstrapped(&service).await;
+    let first = state(&stream.search).await;
+    let template = first[0]["index_templates"][0]["index_template"].clone();
+    assert_eq!(
+        template["index_patterns"],
+        json!(["logs-app-*"]),
+        "not Elastic's own pattern"
+    );
+    assert!(template["data_stream"].is_object(), "{template}");
+
+    service.ingest(&fresh(3)).await;
+    service.until_delivered().await;
+    let name = stream.name();
+    let settings = stream.search.ok("GET", &format!("/{name}/_settings"), None).await;
+    let index = settings
+        .as_object()
+        .and_then(|all| all.values().next())
+        .expect("one backing index");
+    assert_eq!(
+        index.pointer("/settings/index/lifecycle/name"),
+        Some(&json!("logs_policy")),
+        "{index}"
+    );
+    assert_eq!(
+        index.pointer("/settings/index/refresh_interval"),
+        Some(&json!("1s")),
+        "{index}"
+    );
+    let mapping = stream.search.ok("GET", &format!("/{name}/_mapping"), None).await;
+    let mapping = mapping
+        .as_object()
+        .and_then(|all| all.values().next())
+        .expect("one backing index");
+    let properties = &mapping["mappings"]["properties"];
+    assert_eq!(properties["@timestamp"]["type"], "date_nanos", "{mapping}");
+    assert_eq!(properties["level"]["type"], "keyword", "{mapping}");
+    assert_eq!(properties["message"]["type"], "text", "{mapping}");
+    assert_eq!(mapping["mappings"]["dynamic"], "false", "{mapping}");
+
+    service.terminate();
+    service.until_ended(std::time::Duration::from_secs(40)).await;
+    service.restart().await;
+    bootstrapped(&service).await;
+    assert_eq!(state(&stream.search).await, first, "the second start changes nothing");
+}
+
+#[tokio::test]
+async fn a_foreign_template_is_not_touched_is_named_and_only_delivery_waits() {
+    let stream = Stream::with(Templates::alone().await);
+    let database = Database::create().await;
+    forget_all(&stream.search).await;
+    // The common tutorial makes exactly this one.
+    let foreign = json!({ "index_patterns": ["logs-*"], "data_stream": {}, "priority": 600,
+        "template": { "settings": { "number_of_replicas": 0 } } });
+    let path = "/_index_template/logs_template";
+    stream.search.ok("PUT", path, Some(&foreign)).await;
+    let before = stream.search.ok("GET", path, None).await;
+
+    let service = Service::start(Settings::new(database.url(), stream.search.url(), &stream.tenant)).await;
+    assert_eq!(service.ingest(&fresh(30)).await, Receipt::all_committed(30));
+    let status = service
+        .until_status("the status to name the template", |status| {
+            status["elasticsearch"]["problem"]
+                .as_str()
+                .is_some_and(|problem| problem.contains("logs_template"))
+        })
+        .await;
+    assert_eq!(status["elasticsearch"]["bootstrapped"], false, "{status}");
+    assert_eq!(status["books"]["outstanding"], 30, "the backlog is kept: {status}");
+    assert_eq!(status["ready"], true, "ingest goes on: {status}");
+    assert!(
+        status["elasticsearch"]["problem"]
+            .as_str()
+            .is_some_and(|text| text.contains("bootstrap --force")),
+        "{status}"
+    );
+    assert_eq!(stream.search.ok("GET", path, None).await, before, "not touched");
+    assert!(stream.search.documents(&stream.name()).await.is_empty());
+
+    stream.search.ok("DELETE", path, None).await;
+    service.until_delivered().await;
+    let documents = stream.search.documents(&stream.name()).await;
+    assert_delivered_exactly_once(&service, &database, &documents, 30).await;
+}
+
+#[tokio::test]
+async fn a_foreign_policy_is_not_touched_and_is_named() {
+    let stream = Stream::with(Templates::alone().await);
+    let database = Database::create().await;
+    forget_all(&stream.search).await;
+    let path = "/_ilm/policy/logs_policy";
+    let foreign = json!({ "policy": { "phases": { "delete": { "min_age": "90d", "actions": { "delete": {} } } } } });
+    stream.search.ok("PUT", path, Some(&foreign)).await;
+    let before = stream.search.ok("GET", path, None).await;
+    let service = Service::start(Settings::new(database.url(), stream.search.url(), &stream.tenant)).await;
+    service
+        .until_status("the status to name the policy", |status| {
+            status["elasticsearch"]["problem"]
+                .as_str()
+                .is_some_and(|problem| problem.contains("logs_policy"))
+        })
+        .await;
+    assert_eq!(stream.search.ok("GET", path, None).await, before, "not touched");
+    forget_all(&stream.search).await;
+    bootstrapped(&service).await;
+}

@@ -1,0 +1,140 @@
+//! Items and requests that Elasticsearch refuses: again, in halves, or as a dead letter, but only what must be.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use log_writer_tests::fake_elasticsearch::{Behaviour, Item, ItemFault};
+use serde_json::json;
+
+use crate::{FakeStores, STREAM, fresh};
+
+fn refused_mapping(reason: &str) -> ItemFault {
+    ItemFault::new(400, "document_parsing_exception", reason)
+}
+
+fn number(item: &Item) -> u64 {
+    item.source["fields"]["number"]
+        .as_u64()
+        .expect("every event has its number")
+}
+
+#[tokio::test]
+async fn only_the_items_that_failed_are_sent_again() {
+    let stores = FakeStores::start().await;
+    let full = || ItemFault::new(429, "es_rejected_execution_exception", "rejected execution");
+    stores
+        .fake
+        .script([Behaviour::partial(move |position, _| (position % 2 == 1).then(full))]);
+    stores.service.ingest(&fresh(40)).await;
+    stores.assert_delivered_exactly_once(40).await;
+    let bulks = stores.fake.bulks();
+    let failed: BTreeSet<&str> = bulks[0]
+        .items
+        .iter()
+        .skip(1)
+        .step_by(2)
+        .map(|item| item.id.as_str())
+        .collect();
+    let again: BTreeSet<&str> = bulks[1..]
+        .iter()
+        .flat_map(|bulk| &bulk.items)
+        .map(|item| item.id.as_str())
+        .collect();
+    assert_eq!(again, failed);
+}
+
+#[tokio::test]
+async fn every_passing_fault_of_an_item_is_tried_again() {
+    let stores = FakeStores::start().await;
+    let faults = [
+        (429, "es_rejected_execution_exception"),
+        (429, "cluster_block_exception"),
+        (403, "cluster_block_exception"),
+        (503, "unavailable_shards_exception"),
+        (400, "index_closed_exception"),
+    ];
+    for (status, kind) in faults {
+        stores.fake.script([Behaviour::partial(move |position, _| {
+            (position == 3).then(|| ItemFault::new(status, kind, "passes"))
+        })]);
+        stores.service.ingest(&fresh(10)).await;
+        stores.service.until_delivered().await;
+    }
+    stores.assert_delivered_exactly_once(50).await;
+    assert!(stores.refused().await.is_empty(), "{:?}", stores.refused().await);
+}
+
+#[tokio::test]
+async fn a_permanent_refusal_becomes_a_dead_letter_with_id_and_reason() {
+    let stores = FakeStores::start().await;
+    stores.fake.always(Some(Behaviour::partial(|_, item| {
+        (number(item) == 7).then(|| refused_mapping("failed to parse field [user_id]"))
+    })));
+    let events = fresh(20);
+    stores.service.ingest(&events).await;
+    stores.assert_delivered_exactly_once(20).await;
+    assert_eq!(stores.fake.documents(STREAM).len(), 19, "its neighbours are indexed");
+    let refused = stores.refused().await;
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    let id = events[7]["event_id"].as_str().expect("an id");
+    for part in [id, "document_parsing_exception", "failed to parse field [user_id]"] {
+        assert!(refused[0].whole.contains(part), "{part} is not in {}", refused[0].whole);
+    }
+}
+
+#[tokio::test]
+async fn a_bulk_that_is_too_large_is_split_and_nothing_is_lost() {
+    let stores = FakeStores::start().await;
+    stores.fake.limit_bodies(16_000);
+    stores.service.ingest(&fresh(300)).await;
+    stores.assert_delivered_exactly_once(300).await;
+    assert!(stores.fake.bulks().len() > 1, "one body was over the limit");
+}
+
+#[tokio::test]
+async fn a_document_that_is_too_large_alone_is_a_dead_letter_and_its_neighbours_are_indexed() {
+    let stores = FakeStores::start().await;
+    stores.fake.limit_bodies(16_000);
+    let mut events = fresh(20);
+    events[4]["message"] = json!("x".repeat(20_000));
+    stores.service.ingest(&events).await;
+    stores.assert_delivered_exactly_once(20).await;
+    assert_eq!(stores.refused().await.len(), 1);
+    assert_eq!(stores.fake.documents(STREAM).len(), 19);
+}
+
+#[tokio::test]
+async fn a_whole_request_that_is_refused_is_halved_until_the_culprit_stands_alone() {
+    let stores = FakeStores::start().await;
+    stores
+        .fake
+        .always(Some(Behaviour::RejectIf(Arc::new(|item| number(item) == 13))));
+    stores.service.ingest(&fresh(64)).await;
+    stores.assert_delivered_exactly_once(64).await;
+    assert_eq!(stores.refused().await.len(), 1);
+    assert_eq!(stores.fake.documents(STREAM).len(), 63);
+}
+
+#[tokio::test]
+async fn when_nearly_all_items_fail_alike_the_stream_pauses_and_the_backlog_is_kept() {
+    let stores = FakeStores::start_with(|settings| settings.set("delivery.breaker_bulks", "3")).await;
+    stores.fake.always(Some(Behaviour::partial(|_, _| {
+        Some(refused_mapping("a broken mapping"))
+    })));
+    for _ in 0..30 {
+        stores.service.ingest(&fresh(20)).await;
+    }
+    let status = stores
+        .service
+        .until_status("the status to say that the stream is paused", |status| {
+            status["elasticsearch"].to_string().contains(STREAM)
+        })
+        .await;
+    assert_eq!(status["ready"], true, "{status}");
+    let lost = stores.refused().await.len();
+    assert!(lost < 300, "{lost} of 600 events were poured into the dead letters");
+    // Mended: what was kept is delivered.
+    stores.fake.always(None);
+    stores.assert_delivered_exactly_once(600).await;
+    let lost = stores.refused().await.len();
+    assert_eq!(stores.fake.documents(STREAM).len(), 600 - lost);
+}

@@ -1,0 +1,115 @@
+//! Two services on one database: a dead or frozen one's work is taken over, and its return doubles nothing.
+
+use std::time::Duration;
+
+use log_writer_tests::{
+    conditions::{SOON, eventually},
+    fake_elasticsearch::{Behaviour, Gate},
+    service::{Service, Settings},
+};
+
+use crate::{FakeStores, STREAM, fresh};
+
+async fn second(stores: &FakeStores) -> Service {
+    let settings = Settings::new(stores.database.url(), &stores.fake.url(), "default");
+    Service::start(
+        settings
+            .set("delivery.lease", "1s")
+            .set("delivery.renew_every", "200ms"),
+    )
+    .await
+}
+
+async fn first() -> FakeStores {
+    FakeStores::start_with(|settings| {
+        settings
+            .set("delivery.lease", "1s")
+            .set("delivery.renew_every", "200ms")
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_a_killed_replica_had_claimed_is_delivered_by_the_other() {
+    let mut stores = first().await;
+    let gate = Gate::new();
+    stores.fake.script([Behaviour::Hold(gate)]);
+    stores.service.ingest(&fresh(40)).await;
+    eventually("the claim to be sent", SOON, || async {
+        (!stores.fake.bulks().is_empty()).then_some(())
+    })
+    .await;
+    let other = second(&stores).await;
+    stores.service.kill();
+    other.until_delivered().await;
+    stores.service.restart().await;
+    stores.assert_delivered_exactly_once(40).await;
+}
+
+#[tokio::test]
+async fn a_frozen_replica_that_wakes_after_its_lease_doubles_nothing() {
+    let stores = first().await;
+    let gate = Gate::new();
+    stores.fake.script([Behaviour::Hold(gate.clone())]);
+    stores.service.ingest(&fresh(40)).await;
+    eventually("the claim to be sent", SOON, || async {
+        (!stores.fake.bulks().is_empty()).then_some(())
+    })
+    .await;
+    stores.service.signal("STOP");
+    let other = second(&stores).await;
+    other.until_delivered().await;
+    // What the frozen one had sent arrives only now, in a new write index.
+    stores.fake.roll_over(STREAM);
+    gate.open();
+    eventually("the late bulk to be applied", SOON, || async {
+        (stores.fake.documents(STREAM).len() == 80).then_some(())
+    })
+    .await;
+    stores.service.signal("CONT");
+    eventually("no copy to be left over", SOON, || async {
+        (stores.fake.documents(STREAM).len() == 40).then_some(())
+    })
+    .await;
+    stores.assert_delivered_exactly_once(40).await;
+}
+
+#[tokio::test]
+async fn two_replicas_deliver_each_event_once() {
+    let stores = first().await;
+    let other = second(&stores).await;
+    for _ in 0..20 {
+        stores.service.ingest(&fresh(30)).await;
+        other.ingest(&fresh(30)).await;
+    }
+    stores.assert_delivered_exactly_once(1200).await;
+    let doubled = stores.fake.bulks().iter().map(|bulk| bulk.items.len()).sum::<usize>();
+    assert_eq!(doubled, 1200, "no claim overlaps another");
+}
+
+#[tokio::test]
+async fn a_terminated_replica_gives_its_claims_back_at_once() {
+    // A lease far longer than the test: only a release can explain that the other one delivers.
+    let mut stores = FakeStores::start_with(|settings| {
+        settings
+            .set("delivery.lease", "10m")
+            .set("delivery.renew_every", "1m")
+            .set("http.drain_timeout", "2s")
+    })
+    .await;
+    stores
+        .fake
+        .always(Some(Behaviour::Reject(503, "unavailable_shards_exception")));
+    stores.service.ingest(&fresh(40)).await;
+    eventually("the claim to be sent", SOON, || async {
+        (!stores.fake.bulks().is_empty()).then_some(())
+    })
+    .await;
+    stores.service.terminate();
+    stores.service.until_ended(Duration::from_secs(40)).await;
+    stores.fake.always(None);
+    let other = second(&stores).await;
+    other.until_delivered().await;
+    stores.service.restart().await;
+    stores.assert_delivered_exactly_once(40).await;
+}
