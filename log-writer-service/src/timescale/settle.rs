@@ -218,14 +218,15 @@ async fn put_back(
         "update log_writer.outbox
          set events = $2, bytes = bytes * $2 / greatest(events, 1),
              open_ids = coalesce($3, open_ids), open_times = coalesce($4, open_times),
-             next_attempt_at = now() + $5, claimed_by = null, claimed_until = null
+             next_attempt_at = now() + $5 * interval '1 microsecond', claimed_by = null, claimed_until = null
          where id = $1",
     )
     .bind(id.0)
     .bind(left)
     .bind(ids)
     .bind(times)
-    .bind(after)
+    // Not as an interval: sqlx refuses to send a duration that has nanoseconds, as every jittered one has.
+    .bind(i64::try_from(after.as_micros()).unwrap_or(i64::MAX))
     .execute(connection)
     .await
     .map_err(StoreError::during("put an outbox row back"))?;
