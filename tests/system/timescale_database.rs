@@ -13,7 +13,8 @@ use log_writer_service::{
     config::Database,
     event::{Digest, Level, LogEvent, Timestamp},
     timescale::{
-        Books, CommitMode, Committer, EncodedRows, Outbox, Source, WriteRequest, connect_pool, migrate, read_books,
+        Books, CommitMode, Committer, EncodedRows, Monitor, Outbox, Snapshot, Source, StoreStatus, WriteRequest,
+        connect_pool, migrate, read_status,
     },
 };
 use sqlx::{Connection, Executor, PgConnection, PgPool, postgres::PgConnectOptions};
@@ -138,8 +139,20 @@ impl TestDatabase {
         self.pool.acquire().await.expect("a connection").detach()
     }
 
+    pub(crate) async fn status(&self) -> StoreStatus {
+        let mut connection = self.pool.acquire().await.expect("a connection");
+        read_status(&mut connection).await.expect("the status can be read")
+    }
+
+    pub(crate) async fn snapshot(&self) -> Snapshot {
+        Monitor::new(self.pool.clone())
+            .snapshot()
+            .await
+            .expect("books and backlog can be read")
+    }
+
     pub(crate) async fn books(&self) -> Books {
-        read_books(&self.pool).await.expect("the books can be read")
+        self.snapshot().await.books
     }
 
     pub(crate) async fn number(&self, sql: &str) -> i64 {

@@ -1,6 +1,6 @@
 //! Migrations: from nothing, again, at once, and beside what is not ours.
 
-use log_writer_service::timescale::{Edition, StoreErrorKind, migrate, pending_migrations, read_status};
+use log_writer_service::timescale::{Edition, StoreErrorKind, connect_pool, migrate, pending_migrations, read_status};
 
 use crate::timescale_database::{with_database, with_empty_database};
 
@@ -8,7 +8,7 @@ use crate::timescale_database::{with_database, with_empty_database};
 async fn an_empty_database_gets_everything_and_a_second_run_does_nothing() {
     with_empty_database(async |database| {
         let pending = pending_migrations(&database.pool).await.expect("asked");
-        let before = read_status(&database.pool).await.expect("asked");
+        let before = database.status().await;
         assert_eq!((before.timescaledb_version, before.schema_version), (None, None));
         let first = migrate(&database.settings).await.expect("migrated");
         assert_eq!((first.applied.len(), first.already_there), (pending.len(), 0));
@@ -17,13 +17,10 @@ async fn an_empty_database_gets_everything_and_a_second_run_does_nothing() {
         let second = migrate(&database.settings).await.expect("migrated");
         assert_eq!((second.applied.len(), second.already_there), (0, pending.len()));
         // Sessions opened before the extension was made have not loaded it.
-        let status = read_status(
-            &log_writer_service::timescale::connect_pool(&database.settings)
-                .await
-                .expect("a pool"),
-        )
-        .await
-        .expect("asked");
+        let pool = connect_pool(&database.settings).await.expect("a pool");
+        let status = read_status(&mut pool.acquire().await.expect("a connection"))
+            .await
+            .expect("asked");
         assert_eq!(
             status.timescaledb_version.as_deref(),
             Some(first.timescaledb_version.as_str())
@@ -106,7 +103,7 @@ async fn the_table_is_a_hypertable_with_the_configured_chunks_and_our_indexes_on
 #[tokio::test]
 async fn old_chunks_go_to_the_columnstore_where_there_is_one() {
     with_database(async |database| {
-        let edition = read_status(&database.pool).await.expect("asked").edition;
+        let edition = database.status().await.edition;
         let policies = database
             .number("select count(*) from timescaledb_information.jobs where hypertable_name = 'application_logs'")
             .await;

@@ -365,7 +365,7 @@ async fn what_is_left_after_a_partial_outcome_is_read_back_alone() {
         );
         let books = database.books().await;
         assert_eq!((books.indexed, books.index_dead_lettered, books.expired), (6, 3, 1));
-        assert_eq!(database.outbox.backlog().await.expect("asked").rows, 0);
+        assert_eq!(database.snapshot().await.backlog.rows, 0);
     })
     .await;
 }
@@ -392,7 +392,7 @@ async fn a_row_put_back_waits_as_long_as_it_was_told() {
                 .is_empty()
         );
         assert!(claim(database, oldest(OWNER)).await.is_empty());
-        let backlog = database.outbox.backlog().await.expect("asked");
+        let backlog = database.snapshot().await.backlog;
         assert_eq!((backlog.rows, backlog.events), (1, 1));
         assert!(backlog.bytes > 0 && backlog.oldest.is_some());
     })

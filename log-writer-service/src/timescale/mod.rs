@@ -39,6 +39,6 @@ pub use self::{
     outbox::{Backlog, Outbox, OutboxId, OutboxRow, WorkKind},
     pool::connect_pool,
     settle::{IndexRefusal, Rest, Settlement},
-    status::{Edition, StoreStatus},
+    status::{Edition, StoreStatus, read_status},
     write::{CommitMode, Receipt, Source, WriteRequest},
 };
