@@ -3,6 +3,10 @@
     clippy::disallowed_methods,
     reason = "suites are given their servers by the environment"
 )]
+#![expect(
+    clippy::expect_used,
+    reason = "what the helpers of a test expect is part of the test"
+)]
 
 mod timescale_commit;
 mod timescale_database;

@@ -2,11 +2,16 @@
 
 use log_writer_service::{
     event::StoredEvent,
-    timescale::{ClaimOrder, ClaimRequest},
+    timescale::{ClaimOrder, ClaimRequest, StoreError, StoreErrorKind},
 };
 use uuid::Uuid;
 
 use crate::timescale_database::{MODE, TestDatabase, derived, event, id, request, with_database};
+
+/// A deadlock, or, where `lock_timeout` is no longer than `deadlock_timeout`, a lock not free in time.
+fn is_a_clash(error: &StoreError) -> bool {
+    matches!(error.kind(), StoreErrorKind::Conflict | StoreErrorKind::LockTimeout)
+}
 
 async fn delivered(database: &TestDatabase) -> Vec<StoredEvent> {
     let mut all = Vec::new();
@@ -191,7 +196,7 @@ async fn two_committers_with_the_same_events_store_each_once() {
         let events: Vec<_> = (0..500).map(event).collect();
         let backwards: Vec<_> = events.iter().rev().cloned().collect();
         let (mut one, mut two) = (database.committer("one").await, database.committer("two").await);
-        for round in 0..10 {
+        for round in 0..4 {
             database
                 .execute("delete from application_logs; delete from log_writer.outbox; delete from log_writer.books")
                 .await;
@@ -200,27 +205,19 @@ async fn two_committers_with_the_same_events_store_each_once() {
                 request(&format!("b{round}"), &backwards),
             );
             let (mut a, mut b) = ([&mut a], [&mut b]);
-            // A deadlock is the same again, by the caller.
+            // Each may wait for a row of the other's. Then one of them is told so, and its caller repeats.
             let (first, second) = tokio::join!(one.commit(&mut a, &MODE), two.commit(&mut b, &MODE));
             let first = match first {
                 Ok(receipts) => receipts,
                 Err(error) => {
-                    assert_eq!(
-                        error.kind(),
-                        log_writer_service::timescale::StoreErrorKind::Conflict,
-                        "{error}"
-                    );
+                    assert!(is_a_clash(&error), "{error}");
                     one.commit(&mut a, &MODE).await.expect("the second time")
                 }
             };
             let second = match second {
                 Ok(receipts) => receipts,
                 Err(error) => {
-                    assert_eq!(
-                        error.kind(),
-                        log_writer_service::timescale::StoreErrorKind::Conflict,
-                        "{error}"
-                    );
+                    assert!(is_a_clash(&error), "{error}");
                     two.commit(&mut b, &MODE).await.expect("the second time")
                 }
             };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use log_writer_service::timescale::{Housekeeping, housekeep};
+use log_writer_service::timescale::{Edition, Housekeeping, housekeep, read_status};
 use sqlx::{ConnectOptions, Executor, postgres::PgConnectOptions};
 
 use crate::timescale_database::{MODE, TestDatabase, event, request, with_database};
@@ -89,6 +89,42 @@ async fn a_frozen_committer_is_ended_and_nobody_else() {
         database.until("select not exists(select from pg_stat_activity where application_name = 'log-writer committer frozen' and datname = current_database())").await;
         bystander.execute("commit").await.expect("left alone");
         drop((copy, committer));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_next_chunk_is_made_ahead_once_where_the_edition_can() {
+    with_database(async |database| {
+        let mut committer = database.committer("one").await;
+        let mut today = event(1);
+        today.timestamp.0 = database
+            .number("select (extract(epoch from now()) * 1000000)::bigint")
+            .await;
+        assert!(
+            !run(database, Duration::ZERO).await.chunk_made,
+            "there is no chunk to follow"
+        );
+        committer
+            .commit(&mut [&mut request("today", &[today.clone()])], &MODE)
+            .await
+            .expect("committed");
+        let can = read_status(&database.pool).await.expect("asked").edition == Edition::Community;
+        assert_eq!(run(database, Duration::ZERO).await.chunk_made, can);
+        assert!(!run(database, Duration::ZERO).await.chunk_made, "it is there");
+        let chunks = "select count(*) from timescaledb_information.chunks where hypertable_name = 'application_logs'";
+        assert_eq!(database.number(chunks).await, 1 + i64::from(can));
+        today.timestamp.0 += crate::timescale_database::DAY;
+        today.own_id = Some(crate::timescale_database::id(2));
+        committer
+            .commit(&mut [&mut request("tomorrow", &[today])], &MODE)
+            .await
+            .expect("committed");
+        assert_eq!(
+            database.number(chunks).await,
+            2,
+            "tomorrow's event went into the chunk made ahead"
+        );
     })
     .await;
 }

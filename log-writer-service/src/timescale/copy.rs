@@ -192,6 +192,16 @@ pub(super) fn put_field(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
+/// Takes the next field off; none if it is null or nothing is left.
+pub(super) fn take_field<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (length, after) = rest.split_first_chunk::<4>()?;
+    *rest = after;
+    let length = usize::try_from(i32::from_be_bytes(*length)).ok()?;
+    let (field, after) = rest.split_at_checked(length)?;
+    *rest = after;
+    Some(field)
+}
+
 fn put_text(out: &mut Vec<u8>, text: Option<&str>) {
     match text {
         Some(text) => put_field(out, text.as_bytes()),
@@ -242,4 +252,123 @@ fn put_length(out: &mut Vec<u8>, length: usize) {
 /// PostgreSQL refuses fields of a gigabyte; what would not fit the number is refused the same way.
 fn length_bytes(length: usize) -> [u8; 4] {
     i32::try_from(length).unwrap_or(i32::MAX).to_be_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{event::Level, timescale::copy_text::row_as_json};
+
+    fn event() -> LogEvent<'static> {
+        LogEvent {
+            own_id: None,
+            claimed_time: None,
+            timestamp: Timestamp(POSTGRES_EPOCH_MICROS + 0x0102),
+            tenant: Arc::from("t"),
+            level: Level::Warn,
+            service: "s".into(),
+            host: None,
+            message: "é".into(),
+            correlation_id: None,
+            user_id: None,
+            trace_id: None,
+            span_id: None,
+            tags: vec!["a".into(), "".into()],
+            fields: "{}".to_owned(),
+            error_details: None,
+            performance_metrics: None,
+            ai_analysis: None,
+        }
+    }
+
+    fn null() -> Vec<u8> {
+        vec![0xff; 4]
+    }
+
+    #[test]
+    fn a_row_is_what_the_documentation_says() {
+        let mut rows = EncodedRows::new();
+        rows.push(&event(), Timestamp(POSTGRES_EPOCH_MICROS - 1), None);
+        rows.set_ids(0, Uuid::from_bytes([7; 16]), Uuid::nil());
+        rows.set_batch(0x0a0b);
+        let field = |bytes: &[u8]| [&u32::to_be_bytes(bytes.len().try_into().expect("short")), bytes].concat();
+        let tags = [
+            &[0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 25, 0, 0, 0, 2, 0, 0, 0, 1],
+            field(b"a").as_slice(),
+            field(b"").as_slice(),
+        ]
+        .concat();
+        let expected = [
+            vec![0, 18],
+            field(&[7; 16]),
+            field(&[0, 0, 0, 0, 0, 0, 1, 2]),
+            field(&[0xff; 8]),
+            field(&[0, 0, 0, 0, 0, 0, 0x0a, 0x0b]),
+            field(b"t"),
+            field(b"WARN"),
+            field(b"s"),
+            null(),
+            field("é".as_bytes()),
+            null(),
+            null(),
+            null(),
+            null(),
+            field(&tags),
+            field(b"\x01{}"),
+            null(),
+            null(),
+            null(),
+        ]
+        .concat();
+        assert_eq!(rows.row(0), expected);
+    }
+
+    #[test]
+    fn no_tags_and_no_fields_are_null() {
+        let mut rows = EncodedRows::new();
+        rows.push(
+            &LogEvent {
+                tags: Vec::new(),
+                fields: String::new(),
+                ..event()
+            },
+            Timestamp(0),
+            None,
+        );
+        assert!(rows.row(0).ends_with(&[0xff; 4 * 5]));
+    }
+
+    #[test]
+    fn ids_and_batches_reach_their_own_row() {
+        let mut rows = EncodedRows::new();
+        for _ in 0..3 {
+            rows.push(&event(), Timestamp(0), None);
+        }
+        rows.set_ids(1, Uuid::from_u128(1), Uuid::from_u128(2));
+        rows.set_ids(9, Uuid::from_u128(9), Uuid::from_u128(9));
+        assert_eq!([rows.id(0), rows.id(1), rows.id(2)], [0, 1, 0].map(Uuid::from_u128));
+        assert_eq!(rows.note(1).map(|note| note.derived), Some(Uuid::from_u128(2)));
+        rows.set_batch(5);
+        rows.set_batch(6);
+        assert!((0..3).all(|row| rows.row(row)[BATCH_ID_AT..].starts_with(&6_i64.to_be_bytes())));
+    }
+
+    #[test]
+    fn a_row_can_be_shown_as_json() {
+        let mut rows = EncodedRows::new();
+        rows.push(
+            &LogEvent {
+                fields: "{broken".to_owned(),
+                ..event()
+            },
+            Timestamp(0),
+            None,
+        );
+        let shown: serde_json::Value = serde_json::from_str(&row_as_json(&rows, 0)).expect("JSON");
+        let expected = serde_json::json!({
+            "id": Uuid::nil(), "timestamp": "2000-01-01T00:00:00.000258Z", "ingested_at": "1970-01-01T00:00:00.000000Z",
+            "tenant": "t", "level": "WARN", "service": "s", "message": "é", "tags": ["a", ""], "fields": "{broken"
+        });
+        assert_eq!(shown, expected);
+    }
 }

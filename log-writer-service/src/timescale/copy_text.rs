@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::copy::{COLUMNS, EncodedRows, from_postgres_micros};
+use super::copy::{COLUMNS, EncodedRows, from_postgres_micros, take_field};
 
 /// The row's columns that are not null, by name, times as RFC 3339; JSON columns as JSON where they parse.
 pub(super) fn row_as_json(rows: &EncodedRows, row: usize) -> String {
@@ -21,19 +21,6 @@ pub(super) fn row_as_json(rows: &EncodedRows, row: usize) -> String {
         columns.insert(name.to_owned(), value);
     }
     Value::Object(columns).to_string()
-}
-
-fn take_field<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let length = take_number(rest)?;
-    let (field, after) = rest.split_at_checked(usize::try_from(length).ok()?)?;
-    *rest = after;
-    Some(field)
-}
-
-fn take_number(rest: &mut &[u8]) -> Option<i32> {
-    let (number, after) = rest.split_first_chunk::<4>()?;
-    *rest = after;
-    Some(i32::from_be_bytes(*number))
 }
 
 fn text_value(bytes: &[u8]) -> Value {

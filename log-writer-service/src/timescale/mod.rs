@@ -10,6 +10,7 @@ mod books;
 mod claim;
 mod committer;
 mod copy;
+mod copy_out;
 mod copy_text;
 mod dead_letters;
 mod digests;

