@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use log_writer_service::timescale::{Edition, Housekeeping, housekeep, read_status};
+use log_writer_service::timescale::{Edition, Housekeeping, housekeep};
 use sqlx::{ConnectOptions, Executor, postgres::PgConnectOptions};
 
 use crate::timescale_database::{MODE, TestDatabase, event, request, with_database};
@@ -109,7 +109,7 @@ async fn the_next_chunk_is_made_ahead_once_where_the_edition_can() {
             .commit(&mut [&mut request("today", &[today.clone()])], &MODE)
             .await
             .expect("committed");
-        let can = read_status(&database.pool).await.expect("asked").edition == Edition::Community;
+        let can = database.status().await.edition == Edition::Community;
         assert_eq!(run(database, Duration::ZERO).await.chunk_made, can);
         assert!(!run(database, Duration::ZERO).await.chunk_made, "it is there");
         let chunks = "select count(*) from timescaledb_information.chunks where hypertable_name = 'application_logs'";
