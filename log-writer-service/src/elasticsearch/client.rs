@@ -141,10 +141,7 @@ impl Client {
         if answer.status == 200 {
             return Ok(answer.body);
         }
-        Err(verdict::judge_request(
-            answer.status,
-            read_refusal(&answer.body).error_type,
-        ))
+        Err(verdict::judge_request(answer.status, read_refusal(&answer.body)))
     }
 
     /// Asks for JSON; a status that is no 2xx is an error.

@@ -64,7 +64,8 @@ fn is_plain(text: &[u8]) -> bool {
                 if string.iter().any(|&byte| byte < 0x20) {
                     return false;
                 }
-                let is_key = text.get(end) == Some(&b':');
+                let after = text.get(end..).unwrap_or_default();
+                let is_key = after.iter().find(|byte| **byte != b' ') == Some(&b':');
                 if is_key && (string.len() > KEY_BYTES_MAX || string.windows(6).any(|six| six == b"\\u0000")) {
                     return false;
                 }
@@ -360,7 +361,7 @@ mod tests {
     #[test]
     fn long_keys_and_keys_with_nul_are_changed_and_stay_apart() {
         let long = "x".repeat(40_000);
-        let text = format!(r#"{{"{long}a": 1, "{long}b": 2, "n\u0000": 3}}"#);
+        let text = format!(r#"{{"{long}a" : 1, "{long}b": 2, "n\u0000": 3}}"#);
         let value: Value = serde_json::from_str(&shaped(&text)).unwrap();
         let members = value.as_object().unwrap();
         assert_eq!(members.len(), 3);

@@ -3,7 +3,7 @@
 //! Pure. A verdict says what happened to one document; what to do about it is `delivery`'s. Reasons quote documents:
 //! only [`Verdict::Reject`] has one, cut, for the dead letter and never for the log.
 
-use super::error::{BulkFailure, cut};
+use super::error::{BulkFailure, Refusal, cut};
 
 /// What became of one document.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,8 +140,9 @@ fn is_shard_limit(reason: &str) -> bool {
 ///
 /// Only a 400 that Elasticsearch itself explains is taken for the documents' fault. A 404 or 405 of a wrong path or a
 /// proxy, or a refused media type, would be the same for any document: sending halves would end in dead letters.
-pub(super) fn judge_request(status: u16, error_type: Option<String>) -> BulkFailure {
-    match (status, error_type) {
+pub(super) fn judge_request(status: u16, refusal: Refusal) -> BulkFailure {
+    let is_about_the_request = refusal.reason.contains("unrecognized parameter");
+    match (status, refusal.error_type) {
         (413, _) => BulkFailure::TooLarge,
         (403, Some(name)) if name == "cluster_block_exception" => BulkFailure::Blocked,
         (401 | 403, name) => BulkFailure::Forbidden {
@@ -149,6 +150,8 @@ pub(super) fn judge_request(status: u16, error_type: Option<String>) -> BulkFail
             error_type: name.unwrap_or_else(|| "unknown".to_owned()),
         },
         (400, Some(name)) if name == "media_type_header_exception" => BulkFailure::Busy { status },
+        // A version that does not know `require_data_stream`.
+        (400, Some(_)) if is_about_the_request => BulkFailure::Busy { status },
         (400, Some(error_type)) => BulkFailure::WholeRequest { status, error_type },
         _ => BulkFailure::Busy { status },
     }
@@ -263,7 +266,11 @@ mod tests {
         ];
         for (status, error_type, expected) in cases {
             let shown = format!("{status} {error_type:?}");
-            let word = match judge_request(status, error_type) {
+            let refusal = Refusal {
+                error_type,
+                reason: String::new(),
+            };
+            let word = match judge_request(status, refusal) {
                 BulkFailure::TooLarge => "too large",
                 BulkFailure::WholeRequest { .. } => "whole",
                 BulkFailure::Busy { .. } => "busy",
@@ -273,5 +280,12 @@ mod tests {
             };
             assert_eq!(word, expected, "{shown}");
         }
+    }
+
+    #[test]
+    fn a_parameter_that_the_version_does_not_know_is_not_the_documents_fault() {
+        let body = br#"{"error":{"type":"illegal_argument_exception","reason":"request [/_bulk] contains unrecognized parameter: [require_data_stream]"},"status":400}"#;
+        let failure = judge_request(400, super::super::error::read_refusal(body));
+        assert_eq!(failure, BulkFailure::Busy { status: 400 });
     }
 }
