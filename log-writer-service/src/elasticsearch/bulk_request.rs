@@ -103,3 +103,88 @@ pub(super) fn push_action(out: &mut Vec<u8>, action: &str, index: &str, id: &Doc
     out.extend_from_slice(b",\"_id\":");
     json::push_string(out, id.as_str());
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc as Shared;
+
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+    use uuid::Uuid;
+
+    use super::{
+        super::{document_id::document_id, test_settings::settings},
+        *,
+    };
+    use crate::event::Timestamp;
+
+    fn body(naming: Naming, messages: &[String]) -> BulkBody {
+        let documents = DocumentWriter::new(&settings()).unwrap();
+        let mut body = BulkBody::new(naming);
+        for (number, message) in messages.iter().enumerate() {
+            let event = StoredEvent {
+                id: Uuid::from_u128(u128::try_from(number).unwrap()),
+                timestamp: Timestamp(1_795_219_200_000_000),
+                ingested_at: Timestamp(1_795_219_200_000_000),
+                batch_id: 1,
+                tenant: Shared::from("default"),
+                level: "INFO".to_owned(),
+                service: "checkout".to_owned(),
+                host: None,
+                message: message.clone(),
+                correlation_id: None,
+                user_id: None,
+                trace_id: None,
+                span_id: None,
+                tags: Vec::new(),
+                fields: None,
+                error_details: None,
+                performance_metrics: None,
+                ai_analysis: None,
+            };
+            let id = document_id(event.id, event.timestamp, "default", "default");
+            body.push("logs-app-default", &id, &event, &documents);
+        }
+        body
+    }
+
+    #[test]
+    fn a_stream_is_required_where_targets_are_streams() {
+        assert!(
+            BulkBody::new(Naming::DataStream)
+                .path()
+                .contains("require_data_stream=true")
+        );
+        assert!(!BulkBody::new(Naming::Monthly).path().contains("require_data_stream"));
+    }
+
+    proptest! {
+        #[test]
+        fn every_document_is_two_lines_of_json(messages in prop::collection::vec(any::<String>(), 0..8)) {
+            let body = body(Naming::DataStream, &messages);
+            let lines = String::from_utf8(body.lines().to_vec()).unwrap();
+            prop_assert_eq!((body.len(), body.bytes()), (messages.len(), lines.len()));
+            prop_assert_eq!(lines.matches('\n').count(), 2 * messages.len());
+            let mut lines = lines.split_terminator('\n').map(|line| serde_json::from_str::<Value>(line).unwrap());
+            for message in &messages {
+                let action = lines.next().unwrap();
+                prop_assert_eq!(&action["create"]["_index"], &json!("logs-app-default"));
+                prop_assert_eq!(action["create"]["_id"].as_str().unwrap().len(), 32);
+                prop_assert_eq!(&lines.next().unwrap()["message"], &json!(message));
+            }
+        }
+
+        #[test]
+        fn parts_are_the_whole(messages in prop::collection::vec("[a-z]{0,9}", 0..8), at in 0_usize..10) {
+            let body = body(Naming::DataStream, &messages);
+            let (first, second) = (body.part(0..at), body.part(at..messages.len()));
+            prop_assert_eq!(first.len() + second.len(), body.len());
+            prop_assert_eq!([first.lines(), second.lines()].concat(), body.lines().to_vec());
+            if at > 0 {
+                // A part can be parted again.
+                let last = first.part(at - 1..at);
+                prop_assert_eq!(last.lines(), body.part(at - 1..at).lines());
+            }
+        }
+    }
+}

@@ -219,6 +219,7 @@ async fn no_event_is_refused_whatever_it_holds() {
 async fn monthly_indices_are_plain_and_have_their_own_policy() {
     with_dataset(Node::plain(), |mut dataset| async move {
         dataset.settings.naming = Naming::Monthly;
+        // All installations share these objects, and so may another suite at this moment: they stay.
         apply(&dataset).await;
         let client = Client::new(&dataset.settings).unwrap();
         let targets = Targets::new(&dataset.settings, "default").unwrap();
