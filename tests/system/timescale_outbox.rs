@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use log_writer_service::event::Timestamp;
 use log_writer_service::timescale::{
     ClaimOrder, ClaimRequest, IndexRefusal, OutboxId, OutboxRow, Rest, Settlement, WorkKind,
 };
@@ -146,7 +147,7 @@ async fn claims_at_once_never_share_a_row() {
     with_database(async |database| {
         batches(database, 0..60, STREAM).await;
         let take = |number: u128| {
-            let order = if number % 2 == 0 {
+            let order = if number.is_multiple_of(2) {
                 ClaimOrder::NewestFirst
             } else {
                 ClaimOrder::OldestFirst
@@ -282,61 +283,71 @@ async fn a_renewed_claim_holds_and_a_released_one_is_free_at_once() {
     .await;
 }
 
+/// Ten events, of which two are refused and two are left to be tried again.
+async fn settle_in_part(database: &TestDatabase) -> Vec<(Uuid, Timestamp)> {
+    let mut committer = database.committer("one").await;
+    let events: Vec<_> = (0..10).map(event).collect();
+    committer
+        .commit(&mut [&mut request("a", &events)], &MODE)
+        .await
+        .expect("committed");
+    let rows = claim(database, oldest(OWNER)).await;
+    let open = vec![(id(3), time(3)), (id(7), time(7))];
+    let rest = Rest::Retry {
+        open: Some(open.clone()),
+        after: Duration::ZERO,
+    };
+    let partial: Vec<Settlement> = rows
+        .iter()
+        .map(|row| Settlement {
+            indexed: 6,
+            dead: vec![refusal(5), refusal(6)],
+            rest: rest.clone(),
+            ..done(row)
+        })
+        .collect();
+    assert!(
+        database
+            .outbox
+            .settle(OWNER, "worker", &partial)
+            .await
+            .expect("settled")
+            .is_empty()
+    );
+    open
+}
+
 #[tokio::test]
 async fn what_is_left_after_a_partial_outcome_is_read_back_alone() {
     with_database(async |database| {
-        let mut committer = database.committer("one").await;
-        let events: Vec<_> = (0..10).map(event).collect();
-        committer
-            .commit(&mut [&mut request("a", &events)], &MODE)
-            .await
-            .expect("committed");
-        let rows = claim(database, oldest(OWNER)).await;
-        let open = vec![(id(3), time(3)), (id(7), time(7))];
-        let partial = Settlement {
-            indexed: 6,
-            dead: vec![refusal(5), refusal(6)],
-            rest: Rest::Retry {
-                open: Some(open.clone()),
-                after: Duration::ZERO,
-            },
-            ..done(&rows[0])
-        };
-        assert!(
-            database
-                .outbox
-                .settle(OWNER, "worker", &[partial])
-                .await
-                .expect("settled")
-                .is_empty()
-        );
+        let open = settle_in_part(database).await;
         let books = database.books().await;
         assert_eq!((books.indexed, books.index_dead_lettered, books.expired), (6, 2, 0));
-
         let again = claim(database, oldest(OWNER)).await;
         assert_eq!(
             (again[0].events, again[0].attempts, again[0].open.as_ref()),
             (2, 2, Some(&open))
         );
-        let mut messages: Vec<String> = database
-            .outbox
-            .read_back(&again)
-            .await
-            .expect("read back")
-            .remove(0)
-            .into_iter()
-            .map(|event| event.message)
-            .collect();
+        let events = database.outbox.read_back(&again).await.expect("read back").remove(0);
+        let mut messages: Vec<String> = events.into_iter().map(|event| event.message).collect();
         messages.sort();
         assert_eq!(messages, ["event 3", "event 7"]);
+    })
+    .await;
+}
 
-        // Nothing came of it; then one is gone from the table, the other refused once more.
+#[tokio::test]
+async fn what_is_left_can_wait_expire_or_be_refused_later() {
+    with_database(async |database| {
+        let open = settle_in_part(database).await;
+        let again = claim(database, oldest(OWNER)).await;
+        let rest = Rest::Retry {
+            open: None,
+            after: Duration::ZERO,
+        };
         let nothing = Settlement {
             indexed: 0,
-            rest: Rest::Retry {
-                open: None,
-                after: Duration::ZERO,
-            },
+            rest,
             ..done(&again[0])
         };
         assert!(
@@ -521,7 +532,6 @@ async fn a_claim_costs_about_the_same_over_a_hundred_thousand_rows() {
             median(ClaimOrder::OldestFirst).await,
             median(ClaimOrder::NewestFirst).await,
         );
-        println!("claim: {oldest_few:?} {newest_few:?} of 10,000; {oldest_many:?} {newest_many:?} of 110,000");
         assert!(oldest_many < oldest_few * 6, "{oldest_few:?} → {oldest_many:?}");
         assert!(newest_many < newest_few * 6, "{newest_few:?} → {newest_many:?}");
 

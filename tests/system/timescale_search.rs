@@ -14,13 +14,15 @@ async fn fill(database: &TestDatabase) {
             let mut event = event(number);
             event.timestamp.0 = now - i64::from(number) * 1_000_000;
             event.level = if number % 2 == 0 { Level::Error } else { Level::Info };
+            if number == 3 {
+                event.message = "100% of_disk \\ used".into();
+            }
             event.service = if number < 5 { "api".into() } else { "billing".into() };
             event.user_id = Some(format!("user-{}", number % 3).into());
             event.trace_id = Some(format!("{number:032x}").into());
             event
         })
         .collect();
-    events[3].message = "100% of_disk \\ used".into();
     let mut old = event(99);
     old.timestamp.0 = now - 3 * 86_400_000_000;
     old.correlation_id = Some("abc-123-def".into());

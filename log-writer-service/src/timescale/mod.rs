@@ -25,6 +25,7 @@ mod read_back;
 mod settle;
 mod staging;
 mod status;
+mod warnings;
 mod write;
 
 pub use self::{

@@ -28,6 +28,7 @@ use super::{
     digests::{self, Noted},
     error::{StoreError, StoreErrorKind},
     outbox_plan::{self, RowLimits},
+    warnings::Warnings,
 };
 use crate::event::Digest;
 
@@ -103,7 +104,7 @@ pub(super) struct Context<'a> {
     pub(super) worker: &'a str,
     pub(super) row_limits: RowLimits,
     pub(super) dead_letter_bytes_max: usize,
-    pub(super) warnings: &'a super::committer::Warnings,
+    pub(super) warnings: &'a Warnings,
 }
 
 /// A connection and what is known of its temporary table.
@@ -189,7 +190,7 @@ pub(super) async fn probe(connection: &mut PgConnection, mode: &CommitMode) -> R
 }
 
 /// Commits; a COMMIT that PostgreSQL answers with a warning or turns into a rollback is a failure.
-async fn commit(connection: &mut PgConnection, warnings: &super::committer::Warnings) -> Result<(), StoreError> {
+async fn commit(connection: &mut PgConnection, warnings: &Warnings) -> Result<(), StoreError> {
     let attempted = "commit the batch";
     warnings.forget();
     // In a transaction that has failed, COMMIT alone would roll back and say so in its tag only, which sqlx hides; the
