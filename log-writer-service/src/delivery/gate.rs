@@ -18,8 +18,6 @@ use crate::config;
 const BREAKER_DOCUMENTS_MIN: usize = 50;
 /// Share of a bulk, in percent, that must be refused alike.
 const BREAKER_PERCENT: usize = 90;
-/// Documents in a bulk that are never halved further for back-pressure.
-const DOCUMENTS_MIN: usize = 50;
 
 /// The gate of all workers of this process.
 #[derive(Debug)]
@@ -209,7 +207,7 @@ impl Gate {
 
     /// The cluster refused a whole bulk for want of room: halves are tried next.
     pub(super) fn halve_documents(&self) {
-        let half = (self.documents() / 2).max(DOCUMENTS_MIN).min(self.documents_max);
+        let half = (self.documents() / 2).clamp(1, self.documents_max.max(1));
         self.documents.store(half, Ordering::Relaxed);
     }
 
@@ -299,7 +297,7 @@ mod tests {
     fn bulks_shrink_under_back_pressure_and_grow_back() {
         let gate = gate();
         (0..20).for_each(|_| gate.halve_documents());
-        assert_eq!(gate.documents(), DOCUMENTS_MIN);
+        assert_eq!(gate.documents(), 1);
         (0..100).for_each(|_| gate.open_cluster());
         assert_eq!(gate.documents(), 2_000);
     }

@@ -11,6 +11,12 @@ use crate::{
     telemetry::metric,
 };
 
+/// A document that alone is refused for want of room, and is larger than this, is taken to be the culprit itself after
+/// [`NO_ROOM_ATTEMPTS`]: a node refuses for ever what exceeds its limit for indexing in flight (a tenth of its heap).
+const NO_ROOM_BYTES: usize = 1024 * 1024;
+/// Attempts that such a document gets, in pauses of up to `delivery.retry_max`.
+const NO_ROOM_ATTEMPTS: i32 = 8;
+
 /// Why a claim's documents are left open for now.
 #[derive(Debug)]
 pub(super) enum Halt {
@@ -52,6 +58,14 @@ impl Delivery {
                     }
                     WholeFailure::Refuse(refusal) => {
                         documents_max = usize::MAX;
+                        set_all(claim, &positions, &Progress::Refused(refusal));
+                    }
+                    WholeFailure::NoRoom(reason) if is_oversized(claim, &positions, &body) => {
+                        let refusal = Refusal {
+                            status: 429,
+                            error_type: "document_exceeds_indexing_limit".to_owned(),
+                            reason,
+                        };
                         set_all(claim, &positions, &Progress::Refused(refusal));
                     }
                     WholeFailure::NoRoom(reason) => {
@@ -266,6 +280,15 @@ fn whole_failure(failure: BulkFailure, documents: usize) -> WholeFailure {
         }
         BulkFailure::Forbidden { .. } | BulkFailure::Blocked => WholeFailure::Halt(Halt::Stream(text)),
     }
+}
+
+fn is_oversized(claim: &Claim, positions: &[usize], body: &BulkBody) -> bool {
+    let &[position] = positions else { return false };
+    let row = claim
+        .documents
+        .get(position)
+        .and_then(|document| claim.rows.get(document.row));
+    body.bytes() > NO_ROOM_BYTES && row.is_some_and(|row| row.attempts >= NO_ROOM_ATTEMPTS)
 }
 
 fn set(claim: &mut Claim, position: usize, progress: Progress) {

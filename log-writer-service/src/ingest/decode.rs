@@ -290,6 +290,7 @@ fn set_ids(rows: &mut EncodedRows, claims: &[Claim], content: &Digest, has_key: 
         let digest = if claim.time.is_some() { content } else { &noted };
         let derived = derive_id(claim.time, digest, claim.position);
         rows.set_ids(row, claim.own_id.unwrap_or(derived), derived);
+        rows.set_position(row, claim.position);
     }
     noted
 }

@@ -34,6 +34,8 @@ const TEXT_OID: i32 = 25;
 #[derive(Debug, Clone)]
 pub(super) struct RowNote {
     start: usize,
+    /// Of the event among all of its request, unusable ones included.
+    pub(super) position: u32,
     /// Column `timestamp`.
     pub(super) timestamp: Timestamp,
     /// Column `tenant`.
@@ -76,6 +78,7 @@ impl EncodedRows {
     pub fn push(&mut self, event: &LogEvent<'_>, ingested_at: Timestamp, target: Option<&Arc<str>>) {
         self.notes.push(RowNote {
             start: self.buffer.len(),
+            position: u32::try_from(self.notes.len()).unwrap_or(u32::MAX),
             timestamp: event.timestamp,
             tenant: Arc::clone(&event.tenant),
             target: target.map(Arc::clone),
@@ -106,6 +109,13 @@ impl EncodedRows {
         put_jsonb(out, event.error_details.as_deref());
         put_jsonb(out, event.performance_metrics.as_deref());
         put_jsonb(out, event.ai_analysis.as_deref());
+    }
+
+    /// Sets where a row's event stood in its request; without it, its number among the rows.
+    pub fn set_position(&mut self, row: usize, position: u32) {
+        if let Some(note) = self.notes.get_mut(row) {
+            note.position = position;
+        }
     }
 
     /// Sets the id of a row (from 0), and the one to use if that is taken by another event.

@@ -102,7 +102,7 @@ impl<'a> Letter<'a> {
         let mut raw = row_as_json(place.rows, place.row).into_bytes();
         let raw_bytes = u64::try_from(raw.len()).unwrap_or(u64::MAX);
         raw.truncate(bytes_max);
-        let number = u32::try_from(place.row).unwrap_or(WHOLE_REQUEST);
+        let number = place.rows.note(place.row).map_or(WHOLE_REQUEST, |note| note.position);
         Self {
             stage: Stage::Store,
             identity: identity(part, number),
