@@ -157,6 +157,10 @@ run() {
   run_job cargo build --release --package log-writer-service --manifest-path "$checkout/Cargo.toml"
   binary=${CARGO_TARGET_DIR:-$checkout/target}/release/log-writer-service
   export DATABASE_URL=$database_url ELASTICSEARCH_URL=$elasticsearch_url LOG_WRITER__HTTP__LISTEN=$listen
+  # Our Elasticsearch is one node: a copy of a shard would have nowhere to go.
+  case " $(cat "$state/own") " in
+    *" elasticsearch "*) export LOG_WRITER__ELASTICSEARCH__REPLICAS=${LOG_WRITER__ELASTICSEARCH__REPLICAS:-0} ;;
+  esac
   run_job "$binary" migrate
   (umask 077; print_addresses >"$state/run.env")
   next_steps
@@ -201,7 +205,7 @@ psql_of_stack() {
 # What others use of a shared folder stays: other checkouts, tests, and whatever runs from it.
 downloads_are_used() {
   local other
-  other=$(find "$stack_dir/checkouts" "$stack_dir/tests" -mindepth 1 -maxdepth 1 2>/dev/null | head -n 1)
+  other=$(find "$stack_dir/checkouts" "$stack_dir/tests" -mindepth 1 -maxdepth 1 2>/dev/null | head -n 1 || true)
   [ -z "$other" ] || { say "kept: the downloads in $stack_dir, used by $other"; return 0; }
   # The text comes from a file: grep's own command line must not have it.
   if grep -qsaF -f <(echo "$stack_dir/") /proc/[0-9]*/cmdline ||

@@ -53,7 +53,7 @@ prepare() {
   run as root, or give a server by DATABASE_URL (make run) or TEST_DATABASE_URL (make test), or start Docker"
   need debootstrap debootstrap
   apt_proxy
-  say "making a Debian root with PostgreSQL 17 and TimescaleDB in $root (about 250 MB to download; log: $log)"
+  say "making a Debian root with PostgreSQL 17 and TimescaleDB in $root (about 130 MB to download; log: $log)"
   remove_below "$stack_dir" "$partial"
   trap 'remove_below "$stack_dir" "$partial"' EXIT
   make_root >"$log" 2>&1 </dev/null || {

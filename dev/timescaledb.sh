@@ -83,7 +83,8 @@ locate() {
   if [ "$root" = / ]; then
     parent=$stack_dir/postgres place=$stack_dir/postgres/$name base=$place
   else
-    root=$(cd "$root" && pwd -P) || die "there is no root $root"
+    # Without the root there is nothing to stop either.
+    [ ! -d "$root" ] || root=$(cd "$root" && pwd -P)
     parent=$root/srv/log-writer place=/srv/log-writer/$name base=$root/srv/log-writer/$name
   fi
 }
