@@ -145,7 +145,7 @@ TEXT
 }
 
 run() {
-  local binary status
+  local binary build status
   exec 9>"$state/run.lock"
   flock -n 9 || die "'make run' runs already in this checkout (process $(cat "$state/run.pid")): 'make down' stops it"
   echo $$ >"$state/run.pid"
@@ -153,8 +153,10 @@ run() {
   ! port_is_taken "${listen##*:}" "$(service_url | sed 's,^http://\[*\([^]]*\)\]*:[0-9]*$,\1,')" ||
     die "something listens at $listen already: LOG_WRITER__HTTP__LISTEN=127.0.0.1:8081 make run takes another port"
   on_any_end end_run
-  start_servers
-  run_job cargo build --release --package log-writer-service --manifest-path "$checkout/Cargo.toml"
+  start_job cargo build --release --package log-writer-service --manifest-path "$checkout/Cargo.toml"
+  build=$job
+  start_servers # meanwhile
+  wait "$build"
   binary=${CARGO_TARGET_DIR:-$checkout/target}/release/log-writer-service
   export DATABASE_URL=$database_url ELASTICSEARCH_URL=$elasticsearch_url LOG_WRITER__HTTP__LISTEN=$listen
   # Our Elasticsearch is one node: a copy of a shard would have nowhere to go.

@@ -129,7 +129,6 @@ await_servers() {
   TEST_POSTGRES_ROOT=$(field root "$scratch/timescaledb")
   [ -z "$TEST_POSTGRES_ROOT" ] || export TEST_POSTGRES_ROOT
   export TEST_RUN=$run TEST_TIMESCALEDB_START=$dev/timescaledb.sh TEST_ELASTICSEARCH_START=$dev/elasticsearch.sh
-  export LOG_WRITER_NODES_DIR=$scratch/nodes LOG_WRITER_STACK_DIR=$stack_dir
   export LOG_WRITER_TEST_BINARY=$target/debug/log-writer-service
 }
 
@@ -229,6 +228,7 @@ print_results() {
 }
 
 forget_settings_of_caller
+export LOG_WRITER_STACK_DIR=$stack_dir LOG_WRITER_NODES_DIR=$scratch/nodes
 # Of a fresh clone nothing is built twice, and Cargo.lock must be complete.
 locked=()
 if [ "${CI:-}" = true ]; then
