@@ -73,6 +73,8 @@ async fn every_compression_is_decided_by_its_header_and_checked() {
         ("deflate", zlib.finish().expect("into memory")),
         ("gzip", members),
         ("identity", fresh(2).to_string().into_bytes()),
+        // Decided by the header, checked by the magic: a proxy in between may have expanded it.
+        ("gzip", fresh(2).to_string().into_bytes()),
         (
             "zstd",
             zstd::stream::encode_all(fresh(2).to_string().as_bytes(), 1).expect("into memory"),
@@ -90,7 +92,7 @@ async fn every_compression_is_decided_by_its_header_and_checked() {
         let receipt = stores.service.send(&request).await.receipt();
         assert_eq!(receipt, Receipt::all_committed(2), "{encoding}");
     }
-    stores.assert_delivered_exactly_once(14).await;
+    stores.assert_delivered_exactly_once(16).await;
 }
 
 #[tokio::test]
@@ -131,10 +133,6 @@ async fn what_cannot_be_decoded_is_kept_as_a_dead_letter_and_answered_400() {
             Request::new("POST", "/ingest", broken)
                 .header("content-type", "application/json")
                 .header("content-encoding", "gzip"),
-        ),
-        (
-            "not gzip at all",
-            Request::json(&fresh(1)).header("content-encoding", "gzip"),
         ),
         (
             "avro",
