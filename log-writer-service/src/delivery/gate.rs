@@ -170,11 +170,14 @@ impl Gate {
         );
     }
 
-    /// The stream took documents.
+    /// A bulk without refusals: those before it were single bad events.
+    pub(super) fn forget_refusals(&self, stream: &str) {
+        self.lock().refusals.remove(stream);
+    }
+
+    /// The stream gave verdicts that settle documents.
     pub(super) fn open_stream(&self, stream: &str) {
-        let mut state = self.lock();
-        state.refusals.remove(stream);
-        if state.streams.remove(stream).is_some() {
+        if self.lock().streams.remove(stream).is_some() {
             tracing::info!(stream, "the stream takes documents again");
         }
     }
@@ -289,7 +292,7 @@ mod tests {
     fn single_bad_events_never_pause_a_stream() {
         let gate = gate();
         assert!((0..BREAKER_DOCUMENTS_MIN - 1).all(|_| gate.may_bury("s", "400 t", 1, 1)));
-        gate.open_stream("s");
+        gate.forget_refusals("s");
         assert!((0..10).all(|_| gate.may_bury("s", "400 t", 50, 100)));
     }
 

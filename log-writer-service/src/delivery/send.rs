@@ -171,10 +171,14 @@ impl Delivery {
                 }
             }
         }
-        if accepted > 0 {
+        if accepted > 0 && refused.is_empty() {
+            self.gate.forget_refusals(&target);
+        }
+        let settled = accepted + refused.len();
+        self.bury(claim, &target, refused, sent)?;
+        if settled > 0 {
             self.gate.open_stream(&target);
         }
-        self.bury(claim, &target, refused, sent)?;
         if let Some(halt) = halt {
             return Err(halt);
         }

@@ -21,6 +21,8 @@ use crate::{
 
 /// How long a request alone waits for a lock in the normal lane before it goes to the late one.
 const LOCK_TIMEOUT_ALONE: Duration = Duration::from_millis(20);
+/// Times that a batch is tried again whole after a conflict.
+const CONFLICTS_MAX: u32 = 3;
 /// Times that a request may fail alone before it is kept as a dead letter.
 const FAILURES_ALONE_MAX: u32 = 3;
 /// Bodies in a row that fail alike before the fault is taken to be ours.
@@ -135,6 +137,7 @@ impl CommitterTask {
 
     /// Tries to commit a batch; whatever is not answered afterwards stands in a lane again.
     async fn attempt(&self, slot: &mut Option<Committer>, mut batch: Vec<Queued>, alike: &mut Alike) -> Attempt {
+        let mut conflicts = 0;
         loop {
             let committer = match self.connected(slot).await {
                 Ok(committer) => committer,
@@ -151,14 +154,18 @@ impl CommitterTask {
             metric::commit_failed(error.kind());
             match error.kind() {
                 StoreErrorKind::Unavailable | StoreErrorKind::Setup => return self.unavailable(batch, &error),
-                StoreErrorKind::Conflict => tracing::debug!(%error, "the batch met a conflict; trying it again"),
+                StoreErrorKind::Conflict if conflicts < CONFLICTS_MAX => {
+                    conflicts += 1;
+                    tracing::debug!(%error, "the batch met a conflict; trying it again");
+                }
                 StoreErrorKind::Data if self.kind == LaneKind::Normal && self.cull(&mut batch, &error) => {
                     if batch.is_empty() {
                         return Attempt::Done;
                     }
                 }
                 StoreErrorKind::LockTimeout if self.kind == LaneKind::Late => return self.wait_again(batch).await,
-                StoreErrorKind::LockTimeout
+                StoreErrorKind::Conflict
+                | StoreErrorKind::LockTimeout
                 | StoreErrorKind::Timeout
                 | StoreErrorKind::Data
                 | StoreErrorKind::Other => {
@@ -204,10 +211,11 @@ impl CommitterTask {
         };
         match error.kind() {
             StoreErrorKind::Unavailable | StoreErrorKind::Setup => return self.unavailable(vec![queued], &error),
-            StoreErrorKind::LockTimeout => self.lanes.late.put_last(queued),
+            // A slow PostgreSQL is no fault of the body: it has until its deadline.
+            StoreErrorKind::LockTimeout | StoreErrorKind::Timeout => self.lanes.late.put_last(queued),
             StoreErrorKind::Data if self.kind == LaneKind::Normal => self.lanes.late.put_last(queued),
             StoreErrorKind::Conflict => self.lane().put_last(queued),
-            StoreErrorKind::Timeout | StoreErrorKind::Data | StoreErrorKind::Other => {
+            StoreErrorKind::Data | StoreErrorKind::Other => {
                 queued.failures_alone += 1;
                 if queued.failures_alone < FAILURES_ALONE_MAX {
                     self.lanes.late.put_last(queued);

@@ -16,6 +16,9 @@ use crate::{
     wire::{self, DecompressError, Piece, SplitSettings},
 };
 
+/// What an encoded row needs beside the event's own text: lengths and the columns that the service sets.
+const ROW_OVERHEAD_BYTES: usize = 160;
+
 /// What decoding needs of the configuration; shared by all requests.
 #[derive(Debug)]
 pub(super) struct Decoder {
@@ -98,7 +101,7 @@ impl Decoder {
                 return Ok(self.keep_body(incoming, digest, undecodable));
             }
         };
-        let request = self.encode(pieces, incoming, digest, reservation, now)?;
+        let request = self.encode(pieces, text.len(), incoming, digest, reservation, now)?;
         Ok(Decoded {
             request,
             undecodable: None,
@@ -187,6 +190,7 @@ impl Decoder {
     fn encode(
         &self,
         pieces: Vec<Piece<'_>>,
+        text_bytes: usize,
         incoming: &Incoming,
         digest: Digest,
         reservation: &mut Reservation,
@@ -198,7 +202,11 @@ impl Decoder {
             at: now,
             tenant: incoming.tenant.clone(),
         };
-        let mut rows = EncodedRows::with_capacity(incoming.body.len().saturating_mul(2), pieces.len());
+        let expected = text_bytes + pieces.len() * ROW_OVERHEAD_BYTES;
+        if !reservation.grow_to(base + expected) {
+            return Err(Refusal::Busy);
+        }
+        let mut rows = EncodedRows::with_capacity(expected, pieces.len());
         let mut claims = Vec::with_capacity(pieces.len());
         let mut dead_letters = Vec::new();
         let mut dead_bytes = 0;
