@@ -25,4 +25,5 @@ pub mod rows;
 pub mod search;
 pub mod service;
 pub mod stack;
+#[cfg(feature = "vector-programs")]
 pub mod vector_programs;
