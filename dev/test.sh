@@ -100,6 +100,7 @@ start_servers() {
   if [ -z "${TEST_ELASTICSEARCH_URL:-}" ]; then
     start_server elasticsearch "$dev/elasticsearch.sh" start --name main
   fi
+  start_server secure "$dev/elasticsearch.sh" start --name secure --secure
 }
 
 # A caller who may not use chroot and has no TimescaleDB installed, but Docker.
@@ -128,6 +129,10 @@ await_servers() {
   export TEST_ELASTICSEARCH_URL=${TEST_ELASTICSEARCH_URL:-$(field url "$scratch/elasticsearch")}
   TEST_POSTGRES_ROOT=$(field root "$scratch/timescaledb")
   [ -z "$TEST_POSTGRES_ROOT" ] || export TEST_POSTGRES_ROOT
+  TEST_ELASTICSEARCH_SECURE_URL=$(field url "$scratch/secure")
+  TEST_ELASTICSEARCH_SECURE_CA=$(field ca "$scratch/secure")
+  TEST_ELASTICSEARCH_SECURE_PASSWORD=$(field password "$scratch/secure")
+  export TEST_ELASTICSEARCH_SECURE_URL TEST_ELASTICSEARCH_SECURE_CA TEST_ELASTICSEARCH_SECURE_PASSWORD
   export TEST_RUN=$run TEST_TIMESCALEDB_START=$dev/timescaledb.sh TEST_ELASTICSEARCH_START=$dev/elasticsearch.sh
   export LOG_WRITER_TEST_BINARY=$target/debug/log-writer-service
 }
