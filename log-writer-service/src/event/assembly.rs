@@ -238,7 +238,7 @@ impl<'n, 'a> Assembly<'n, 'a> {
             trace_id: columns.trace_id,
             span_id,
             tags: columns.tags,
-            fields: self.fields.finish(&self.notes),
+            fields: self.fields.finish(&self.notes, self.arrival.wrapper.as_deref()),
             error_details,
             performance_metrics,
             ai_analysis,

@@ -133,22 +133,24 @@ impl<'a> Fields<'a> {
     }
 
     /// Ends the object; an empty text if there is nothing in it.
-    pub(super) fn finish(mut self, notes: &Notes<'_>) -> String {
+    pub(super) fn finish(mut self, notes: &Notes<'_>, wrapper: Option<&str>) -> String {
         self.merge();
-        self.write_notes(notes);
+        self.write_notes(notes, wrapper);
         if !self.out.is_empty() {
             self.out.push('}');
         }
         self.out
     }
 
-    fn write_notes(&mut self, notes: &Notes<'_>) {
+    fn write_notes(&mut self, notes: &Notes<'_>, wrapper: Option<&str>) {
         let mut out = String::new();
         let mut sanitized = self.sanitized | notes.sanitized;
+        let wrapper = wrapper.and_then(|text| Value::read(text).ok());
         for (name, value) in [
             ("timestamp", &notes.timestamp),
             ("level", &notes.level),
             ("received", &notes.received),
+            ("wrapper", &wrapper),
         ] {
             if let Some(value) = value {
                 name_note(&mut out, name);

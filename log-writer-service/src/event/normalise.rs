@@ -21,6 +21,8 @@ pub struct Arrival {
     pub at: Timestamp,
     /// The tenant of the request's credential; `None` lets the body name one of those it may.
     pub tenant: Option<Arc<str>>,
+    /// JSON object of what stood around the events of the request (`payload_prefix`); noted in each of them.
+    pub wrapper: Option<Arc<str>>,
 }
 
 /// Turns raw events into log events, by the settings of section `[events]`.

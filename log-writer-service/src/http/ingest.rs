@@ -106,6 +106,9 @@ fn answer(result: Result<Accepted, Refusal>) -> Response {
             "too_much_in_flight",
             &refusal.to_string(),
         ),
+        Err(refusal @ Refusal::NeverFits { .. }) => {
+            problem(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", &refusal.to_string())
+        }
         Err(refusal @ Refusal::Unavailable(_)) => {
             problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable", &refusal.to_string())
         }

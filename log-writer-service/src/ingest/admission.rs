@@ -81,6 +81,12 @@ impl Reservation {
         self.bytes -= less;
     }
 
+    /// Bytes that all reservations together may have.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.admission.limit
+    }
+
     /// Bytes reserved.
     #[must_use]
     pub fn bytes(&self) -> usize {

@@ -19,6 +19,9 @@ use crate::{
 /// What an encoded row needs beside the event's own text: lengths and the columns that the service sets.
 const ROW_OVERHEAD_BYTES: usize = 160;
 
+/// Members of a wrapper object that are larger than this together are noted in the first event only.
+const WRAPPER_BYTES_MAX: usize = 4 * 1024;
+
 /// What decoding needs of the configuration; shared by all requests.
 #[derive(Debug)]
 pub(super) struct Decoder {
@@ -68,6 +71,29 @@ impl Decoder {
         reservation: &mut Reservation,
         now: Timestamp,
     ) -> Result<Decoded, Refusal> {
+        match self.decode_within(incoming, reservation, now) {
+            Err(Refusal::NeverFits { bytes }) => {
+                // Sent again it would be refused again, for ever.
+                let detail = format!(
+                    "it needs {bytes} bytes of memory, more than http.inflight_bytes_max; send smaller batches"
+                );
+                let undecodable = Undecodable {
+                    reason: "request_too_large".to_owned(),
+                    detail,
+                    too_large: true,
+                };
+                Ok(self.keep_body(incoming, self.digest(incoming), undecodable))
+            }
+            result => result,
+        }
+    }
+
+    fn decode_within(
+        &self,
+        incoming: &Incoming,
+        reservation: &mut Reservation,
+        now: Timestamp,
+    ) -> Result<Decoded, Refusal> {
         let digest = self.digest(incoming);
         let body = match self.decompress(incoming, reservation)? {
             Ok(body) => body,
@@ -83,8 +109,8 @@ impl Decoder {
             return Ok(self.keep_body(incoming, digest, undecodable));
         }
         let text = String::from_utf8_lossy(&body);
-        if matches!(text, Cow::Owned(_)) && !reservation.grow_to(reservation.bytes() + text.len()) {
-            return Err(Refusal::Busy);
+        if matches!(text, Cow::Owned(_)) {
+            reserve(reservation, reservation.bytes() + text.len())?;
         }
         let settings = SplitSettings {
             wrappers: &self.events.wrappers,
@@ -101,7 +127,12 @@ impl Decoder {
                 return Ok(self.keep_body(incoming, digest, undecodable));
             }
         };
-        let request = self.encode(pieces, text.len(), incoming, digest, reservation, now)?;
+        let arrival = Arrival {
+            at: now,
+            tenant: incoming.tenant.clone(),
+            wrapper: wire::around(&text, content_type, &settings).map(Arc::from),
+        };
+        let request = self.encode(pieces, text.len(), incoming, digest, reservation, arrival)?;
         Ok(Decoded {
             request,
             undecodable: None,
@@ -158,9 +189,7 @@ impl Decoder {
         let received = incoming.body.len();
         let mut guess = received.saturating_mul(8).max(64 * 1024).min(self.body_bytes_max);
         loop {
-            if !reservation.grow_to(received.saturating_add(guess)) {
-                return Err(Refusal::Busy);
-            }
+            reserve(reservation, received.saturating_add(guess))?;
             let result = wire::decompress(incoming.body.clone(), incoming.content_encoding.as_deref(), guess);
             match result {
                 Ok(body) => {
@@ -194,18 +223,12 @@ impl Decoder {
         incoming: &Incoming,
         digest: Digest,
         reservation: &mut Reservation,
-        now: Timestamp,
+        mut arrival: Arrival,
     ) -> Result<WriteRequest, Refusal> {
         let received = u32::try_from(pieces.len()).unwrap_or(u32::MAX);
         let base = reservation.bytes() + pieces.len() * size_of::<Piece<'_>>();
-        let arrival = Arrival {
-            at: now,
-            tenant: incoming.tenant.clone(),
-        };
         let expected = text_bytes + pieces.len() * ROW_OVERHEAD_BYTES;
-        if !reservation.grow_to(base + expected) {
-            return Err(Refusal::Busy);
-        }
+        reserve(reservation, base + expected)?;
         let mut rows = EncodedRows::with_capacity(expected, pieces.len());
         let mut claims = Vec::with_capacity(pieces.len());
         let mut dead_letters = Vec::new();
@@ -219,7 +242,7 @@ impl Decoder {
                             time: event.claimed_time,
                             position,
                         });
-                        rows.push(&event, now, self.target(&event).as_ref());
+                        rows.push(&event, arrival.at, self.target(&event).as_ref());
                         None
                     }
                     Err(unusable) => {
@@ -228,13 +251,21 @@ impl Decoder {
                 },
                 Piece::Bad { raw, reason } => Some(self.letter(reason.name(), &reason.to_string(), raw, position)),
             };
+            // Repeated in every event, a large one would multiply the body.
+            if arrival
+                .wrapper
+                .as_ref()
+                .is_some_and(|wrapper| wrapper.len() > WRAPPER_BYTES_MAX)
+            {
+                arrival.wrapper = None;
+            }
             if let Some(letter) = letter {
                 dead_bytes += letter.raw.len();
                 dead_letters.push(letter);
             }
             let needed = base + rows.bytes() + rows.len() * EncodedRows::NOTE_BYTES + dead_bytes;
-            if needed > reservation.bytes() && !reservation.grow_to(needed + 64 * 1024) {
-                return Err(Refusal::Busy);
+            if needed > reservation.bytes() {
+                reserve(reservation, needed + 64 * 1024)?;
             }
         }
         let noted = set_ids(&mut rows, &claims, &digest, incoming.idempotency_key.is_some());
@@ -281,6 +312,17 @@ impl Decoder {
             content_encoding: incoming.content_encoding.clone(),
             path: incoming.path.clone(),
         })
+    }
+}
+
+/// Makes the reservation at least `bytes` large.
+fn reserve(reservation: &mut Reservation, bytes: usize) -> Result<(), Refusal> {
+    if reservation.grow_to(bytes) {
+        Ok(())
+    } else if bytes > reservation.limit() {
+        Err(Refusal::NeverFits { bytes })
+    } else {
+        Err(Refusal::Busy)
     }
 }
 

@@ -77,6 +77,12 @@ pub enum Refusal {
     /// Memory for requests is used up.
     #[error("too much in flight: the bytes in http.inflight_bytes_max are in use")]
     Busy,
+    /// It needs more memory than all requests together may use.
+    #[error("needs {bytes} bytes of memory, more than http.inflight_bytes_max")]
+    NeverFits {
+        /// What it needs, at least.
+        bytes: usize,
+    },
     /// Nothing can be committed now.
     #[error("not committed: {0}")]
     Unavailable(String),

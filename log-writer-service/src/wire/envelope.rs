@@ -70,8 +70,7 @@ pub(super) struct WrappedList {
 
 /// The array of events if the object at `at` wraps one: a member named in `wrappers`.
 ///
-/// The other members belong to no event and are left out: they are what `payload_prefix` adds, the same in every
-/// request. An object that has one of an event's own members is an event; so is one that has an array of numbers
+/// The other members belong to no event: they are what `payload_prefix` adds, see [`other_members`]. An object that has one of an event's own members is an event; so is one that has an array of numbers
 /// among other members. The caller sees to it that nothing follows the object.
 pub(super) fn find_wrapped_list(body: &str, at: usize, wrappers: &[String]) -> Option<(WrappedList, Option<usize>)> {
     let text = body.as_bytes();
@@ -108,6 +107,40 @@ pub(super) fn find_wrapped_list(body: &str, at: usize, wrappers: &[String]) -> O
     let first = text.get(skip_space(text, list.at));
     let holds_events = matches!(first, None | Some(b'{' | b'"' | b']'));
     (members == 1 || holds_events).then_some((list, end))
+}
+
+/// The members of the wrapper object at `at` but its list, as one JSON object; `None` if there are none.
+///
+/// What follows a syntax error is left out: it is a dead letter already.
+pub(super) fn other_members(body: &str, at: usize, wrappers: &[String]) -> Option<String> {
+    let text = body.as_bytes();
+    let mut others = String::new();
+    let mut has_list = false;
+    let mut at = skip_space(text, at + 1);
+    while let (Ok(name_end), Ok(value_at)) = (skip_string_at(text, at), skip_name(text, at)) {
+        let name = body.get(at + 1..name_end - 1)?;
+        let is_list = !has_list && text.get(value_at) == Some(&b'[') && wrappers.iter().any(|wrapper| wrapper == name);
+        let value_end = skip_value(text, value_at);
+        if is_list {
+            has_list = true;
+        } else if let Ok(value_end) = value_end {
+            others.push(if others.is_empty() { '{' } else { ',' });
+            others.push_str(body.get(at..value_end)?);
+        }
+        let Some(value_end) = value_end.ok().or_else(|| skip_broken_value(text, value_at)) else {
+            break;
+        };
+        at = skip_space(text, value_end);
+        if text.get(at) != Some(&b',') {
+            break;
+        }
+        at = skip_space(text, at + 1);
+    }
+    if others.is_empty() {
+        return None;
+    }
+    others.push('}');
+    Some(others)
 }
 
 fn skip_string_at(text: &[u8], at: usize) -> Result<usize, super::scan::SyntaxError> {

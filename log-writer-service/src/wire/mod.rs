@@ -19,7 +19,7 @@ mod text;
 pub use self::binary::{Undecodable, is_binary};
 pub use self::compression::{DecompressError, decompress};
 pub use self::piece::{BadReason, Piece};
-pub use self::split::{SplitSettings, split};
+pub use self::split::{SplitSettings, around, split};
 
 #[cfg(test)]
 mod recordings;

@@ -24,6 +24,7 @@ fn arrival() -> Arrival {
     Arrival {
         at: ARRIVAL,
         tenant: None,
+        wrapper: None,
     }
 }
 

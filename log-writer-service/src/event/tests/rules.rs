@@ -282,6 +282,7 @@ fn the_credentials_tenant_wins_and_a_body_may_name_listed_ones_only() {
         let arrival = Arrival {
             at: ARRIVAL,
             tenant: credential.map(Arc::from),
+            wrapper: None,
         };
         shown(&normaliser.normalise(object(sent), &arrival).unwrap())
     };
@@ -391,4 +392,21 @@ fn monsters_are_linear_and_harmless() {
             .count(),
         2_000_000
     );
+}
+
+#[test]
+fn what_stood_around_the_events_is_noted_in_each() {
+    let arrival = Arrival {
+        at: ARRIVAL,
+        tenant: None,
+        wrapper: Some(Arc::from(r#"{"source":"shop","nul":"a\u0000b"}"#)),
+    };
+    for raw in [object(r#"{"message":"one"}"#), RawEvent::Text("two".into())] {
+        let event = normaliser(|_| ()).normalise(raw, &arrival).unwrap();
+        let fields: serde_json::Value = serde_json::from_str(&event.fields).unwrap();
+        assert_eq!(
+            fields["_log_writer"],
+            json!({"wrapper": {"source": "shop", "nul": "a\u{fffd}b"}, "sanitized": true})
+        );
+    }
 }

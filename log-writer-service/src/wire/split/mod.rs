@@ -15,7 +15,7 @@
 use super::{
     binary::Undecodable,
     content_type::ContentType,
-    envelope::find_wrapped_list,
+    envelope::{WrappedList, find_wrapped_list, other_members},
     piece::{BadReason, Full, Piece, Pieces},
     scan::{skip_space, skip_value},
     stream::{TopArray, skip_separators, split_array, split_stream},
@@ -69,16 +69,35 @@ pub fn split<'a>(
     Ok(pieces)
 }
 
+/// What stands around the events of a body that is one wrapper object: its other members, as one JSON object.
+///
+/// `None` for any other body, and for a wrapper with nothing else in it. Reads no further than the first object.
+pub fn around(body: &str, content_type: Option<&str>, settings: &SplitSettings<'_>) -> Option<String> {
+    let body = body.strip_prefix('\u{feff}').unwrap_or(body);
+    let text = body.as_bytes();
+    let at = skip_separators(text, 0);
+    let declared = ContentType::of(content_type);
+    if text.get(at) != Some(&b'{') || declared == ContentType::Text {
+        return None;
+    }
+    wrapped_list(body, at, declared, settings.wrappers)?;
+    other_members(body, at, settings.wrappers)
+}
+
+/// The list of a body that is one wrapper object; other objects after it: each is an event.
+fn wrapped_list(body: &str, at: usize, declared: ContentType, wrappers: &[String]) -> Option<WrappedList> {
+    match find_wrapped_list(body, at, wrappers)? {
+        (_, Some(end)) if skip_separators(body.as_bytes(), end) < body.len() => None,
+        (_, None) if declared == ContentType::JsonLines => None,
+        (list, _) => Some(list),
+    }
+}
+
 fn split_json(pieces: &mut Pieces<'_>, at: usize, declared: ContentType, wrappers: &[String]) -> Result<(), Full> {
     let text = pieces.body().as_bytes();
     match text.get(at) {
-        Some(b'{') => match find_wrapped_list(pieces.body(), at, wrappers) {
-            // Other objects after it: each is an event.
-            Some((_, Some(end))) if skip_separators(text, end) < text.len() => {
-                split_stream(pieces, at, TopArray::Event)
-            }
-            Some((_, None)) if declared == ContentType::JsonLines => split_stream(pieces, at, TopArray::Event),
-            Some((list, _)) => {
+        Some(b'{') => match wrapped_list(pieces.body(), at, declared, wrappers) {
+            Some(list) => {
                 let end = split_array(pieces, list.at)?;
                 // An unclosed wrapper with nothing after its list has lost nothing.
                 let tail = skip_separators(text, end);

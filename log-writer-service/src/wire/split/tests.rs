@@ -5,7 +5,7 @@ use std::time::Instant;
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::{SplitSettings, split};
+use super::{SplitSettings, around, split};
 use crate::{event::RawEvent, wire::piece::Piece};
 
 const JSON: Option<&str> = Some("application/json");
@@ -471,5 +471,30 @@ proptest! {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn what_stands_around_a_wrapped_list_is_kept_and_nothing_else_is() {
+    let settings = SplitSettings {
+        wrappers: &["data".to_owned(), "logs".to_owned()],
+        events_max: 10,
+    };
+    for (body, expected) in [
+        (r#"{"data":[{"a":1}]}"#, None),
+        (
+            r#" {"env":"prod", "logs":[{"a":1},{"b":[{}]}] ,"zone":{"n":1}} "#,
+            Some(r#"{"env":"prod","zone":{"n":1}}"#),
+        ),
+        (r#"{"env":"prod","logs":[{"a":1}]}{"b":1}"#, None),
+        (
+            r#"{"env":"prod","logs":[{"a":broken}],"zone":1}"#,
+            Some(r#"{"env":"prod","zone":1}"#),
+        ),
+        (r#"{"message":"m","env":"prod","data":[{"a":1}]}"#, None),
+        (r#"[{"a":1}]"#, None),
+        ("", None),
+    ] {
+        assert_eq!(around(body, JSON, &settings).as_deref(), expected, "{body}");
     }
 }
