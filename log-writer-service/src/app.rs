@@ -7,11 +7,12 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use axum_server::Handle;
+use secrecy::ExposeSecret;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::{
-    config::Config,
+    config::{Config, url_without_secrets},
     delivery::{BulkLimits, Delivery, Mirror, MirrorState, Parts},
     elasticsearch::{Client, DocumentWriter, Targets},
     http::{self, AppState},
@@ -20,8 +21,9 @@ use crate::{
     telemetry::{
         metric,
         status::{MirrorProbe, MirrorStatus, Observatory},
+        summary,
     },
-    timescale::{self, Monitor, Outbox, StoreError},
+    timescale::{self, Monitor, Outbox, StoreError, StoreErrorKind},
 };
 
 /// Pauses between attempts to prepare the database: the first, doubled up to the last.
@@ -40,6 +42,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let served =
         http::listen(&config.http).with_context(|| format!("listening on http.listen = {}", config.http.listen))?;
     tracing::info!(address = %served.address, version = env!("CARGO_PKG_VERSION"), "listening");
+    summary::show_on_a_terminal(&config, served.address);
 
     let tasks = Tasks::default();
     let readiness = Readiness::default();
@@ -53,12 +56,12 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         readiness: readiness.clone(),
         monitor: Monitor::new(pool.clone()),
         mirror: mirror_probe(delivery.clone()),
+        prometheus: prometheus.clone(),
     };
 
     let handle = Handle::new();
     let router = http::router(AppState {
         observatory,
-        prometheus: prometheus.clone(),
         settings: config.http.clone(),
     });
     spawn_server(&tasks, served, router, &handle);
@@ -79,13 +82,22 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         () = stopping.cancelled() => {}
     }
     readiness.set_stopping();
-    drain(&handle, config.http.drain_timeout).await;
+    tokio::select! {
+        () = drain(&handle, config.http.drain_timeout) => {}
+        _ = wait_for_signal() => tracing::warn!("a second signal: not waiting for requests any more"),
+    }
     tasks.stop();
     let finished = tasks.finish(FINISH_TIMEOUT).await;
-    if let Some(delivery) = delivery {
-        delivery.release().await;
+    // A server that is gone must not keep the process: leases end by themselves, and so do connections.
+    let farewell = async {
+        if let Some(delivery) = delivery {
+            delivery.release().await;
+        }
+        pool.close().await;
+    };
+    if tokio::time::timeout(FINISH_TIMEOUT, farewell).await.is_err() {
+        tracing::warn!("PostgreSQL did not answer at the end; claims end with their lease");
     }
-    pool.close().await;
     finished.map_err(anyhow::Error::msg)?;
     tracing::info!("stopped");
     Ok(())
@@ -142,12 +154,14 @@ fn mirror_probe(delivery: Option<Arc<Delivery>>) -> MirrorProbe {
             enabled: false,
             bootstrapped: false,
             problem: None,
+            version: None,
         },
         Some(delivery) => match delivery.mirror_state() {
             MirrorState::Waiting(problem) => MirrorStatus {
                 enabled: true,
                 bootstrapped: false,
                 problem: Some(problem),
+                version: delivery.cluster_version(),
             },
             MirrorState::Ready => {
                 let problems = delivery.problems();
@@ -156,6 +170,7 @@ fn mirror_probe(delivery: Option<Arc<Delivery>>) -> MirrorProbe {
                     enabled: true,
                     bootstrapped: true,
                     problem,
+                    version: delivery.cluster_version(),
                 }
             }
         },
@@ -230,6 +245,12 @@ impl Store {
             match self.prepare_once().await {
                 Ok(None) => return self.readiness.set_ready(),
                 Ok(Some(problem)) => self.readiness.set_problem(&problem),
+                Err(error) if error.kind() == StoreErrorKind::Unavailable => {
+                    let server = url_without_secrets(self.config.database.url.expose_secret());
+                    self.readiness.set_problem(&format!(
+                        "{error}; PostgreSQL is expected at {server}: start it (`make up` starts one), or name yours in DATABASE_URL"
+                    ));
+                }
                 Err(error) => self.readiness.set_problem(&error.to_string()),
             }
             tokio::time::sleep(pause).await;

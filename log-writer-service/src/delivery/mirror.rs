@@ -34,6 +34,7 @@ pub struct Mirror(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     state: Mutex<MirrorState>,
+    version: Mutex<Option<String>>,
     changed: Notify,
     again: Notify,
 }
@@ -45,6 +46,7 @@ impl Default for Mirror {
         ));
         Self(Arc::new(Shared {
             state,
+            version: Mutex::default(),
             changed: Notify::new(),
             again: Notify::new(),
         }))
@@ -56,6 +58,11 @@ impl Mirror {
     #[must_use]
     pub fn state(&self) -> MirrorState {
         self.lock().clone()
+    }
+
+    /// Version of the cluster, once it was reached.
+    pub(super) fn cluster_version(&self) -> Option<String> {
+        self.0.version.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Asks for another bootstrap: a stream could not be made for want of its template.
@@ -85,7 +92,7 @@ impl Mirror {
         let mut pause = PAUSE.0;
         loop {
             let problem = tokio::select! {
-                problem = attempt(&client, &settings) => problem,
+                problem = self.attempt(&client, &settings) => problem,
                 () = stopping.cancelled() => return,
             };
             let wait = match problem {
@@ -105,6 +112,26 @@ impl Mirror {
                 () = sleep_or_forever(wait) => {}
                 () = stopping.cancelled() => return,
             }
+        }
+    }
+
+    /// One bootstrap; what stands in the way, if anything does.
+    async fn attempt(&self, client: &Client, settings: &config::Elasticsearch) -> Option<String> {
+        if !settings.bootstrap {
+            // The operator applies them; `require_data_stream` keeps a missing template from doing harm.
+            return None;
+        }
+        match bootstrap(client, settings, BootstrapMode::Apply).await {
+            Ok(report) => {
+                let version = Some(report.cluster.version.clone());
+                *self.0.version.lock().unwrap_or_else(PoisonError::into_inner) = version;
+                (!report.is_ready()).then(|| {
+                    report
+                        .problem()
+                        .unwrap_or_else(|| "templates are not as they should be".to_owned())
+                })
+            }
+            Err(error) => Some(error.to_string()),
         }
     }
 
@@ -135,22 +162,5 @@ async fn sleep_or_forever(time: Option<Duration>) {
     match time {
         Some(time) => tokio::time::sleep(time).await,
         None => std::future::pending().await,
-    }
-}
-
-/// One bootstrap; what stands in the way, if anything does.
-async fn attempt(client: &Client, settings: &config::Elasticsearch) -> Option<String> {
-    if !settings.bootstrap {
-        // The operator applies them; `require_data_stream` keeps a missing template from doing harm.
-        return None;
-    }
-    match bootstrap(client, settings, BootstrapMode::Apply).await {
-        Ok(report) if report.is_ready() => None,
-        Ok(report) => Some(
-            report
-                .problem()
-                .unwrap_or_else(|| "templates are not as they should be".to_owned()),
-        ),
-        Err(error) => Some(error.to_string()),
     }
 }

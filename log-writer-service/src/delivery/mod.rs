@@ -115,6 +115,12 @@ impl Delivery {
         self.mirror.state()
     }
 
+    /// Version of the cluster, once it was reached.
+    #[must_use]
+    pub fn cluster_version(&self) -> Option<String> {
+        self.mirror.cluster_version()
+    }
+
     /// Why nothing, or nothing of some stream, is sent now; empty if all goes well.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
@@ -163,7 +169,11 @@ impl Delivery {
             if claims.is_empty() {
                 continue;
             }
-            if let Err(error) = self.outbox.renew(self.owner, &claims, self.settings.lease).await {
+            let renewed = tokio::select! {
+                renewed = self.outbox.renew(self.owner, &claims, self.settings.lease) => renewed,
+                () = stopping.cancelled() => return,
+            };
+            if let Err(error) = renewed {
                 tracing::warn!(%error, claim.count = claims.len(), "could not renew claims");
             }
         }

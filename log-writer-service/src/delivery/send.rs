@@ -17,6 +17,9 @@ const NO_ROOM_BYTES: usize = 1024 * 1024;
 /// Attempts that such a document gets, in pauses of up to `delivery.retry_max`.
 const NO_ROOM_ATTEMPTS: i32 = 8;
 
+/// Times that the removal of second copies is tried; the lease is renewed meanwhile.
+const REMOVAL_ATTEMPTS: u32 = 5;
+
 /// Why a claim's documents are left open for now.
 #[derive(Debug)]
 pub(super) enum Halt {
@@ -31,10 +34,18 @@ pub(super) enum Halt {
 impl Delivery {
     /// Sends what is open; afterwards each document is settled or still open. `Halt` says why sending ended early.
     pub(super) async fn send(&self, claim: &mut Claim) -> Result<(), Halt> {
+        let sent = self.send_open(claim).await;
+        // Whatever ended it: what was created by then may stand in an older index too.
+        self.remove_unexpected_copies(claim).await;
+        sent
+    }
+
+    async fn send_open(&self, claim: &mut Claim) -> Result<(), Halt> {
         if self.targets.is_stream() && claim.rows.iter().any(Claim::may_have_been_sent) {
             self.look_up(claim)
                 .await
                 .map_err(|error| Halt::Cluster(format!("looking documents up: {error}")))?;
+            self.gate.open_cluster();
         }
         let mut waiting = claim.open();
         waiting.reverse();
@@ -57,8 +68,11 @@ impl Delivery {
                         waiting.extend(positions.into_iter().rev());
                     }
                     WholeFailure::Refuse(refusal) => {
+                        self.gate.open_cluster();
                         documents_max = usize::MAX;
-                        set_all(claim, &positions, &Progress::Refused(refusal));
+                        let refused = positions.iter().map(|position| (*position, refusal.clone())).collect();
+                        let target = claim.target.to_string();
+                        self.bury(claim, &target, refused, positions.len())?;
                     }
                     WholeFailure::NoRoom(reason) if is_oversized(claim, &positions, &body) => {
                         let refusal = Refusal {
@@ -72,11 +86,17 @@ impl Delivery {
                         self.gate.halve_documents();
                         return Err(Halt::Cluster(reason));
                     }
-                    WholeFailure::Halt(halt) => return Err(halt),
+                    WholeFailure::Halt(halt) => {
+                        if matches!(halt, Halt::Stream(_)) {
+                            // It answered: what is wrong is wrong with this stream.
+                            self.gate.open_cluster();
+                        }
+                        return Err(halt);
+                    }
                 },
             }
         }
-        self.remove_unexpected_copies(claim).await
+        Ok(())
     }
 
     /// Marks the documents that stand in an older backing index, and notes the write index.
@@ -212,15 +232,23 @@ impl Delivery {
     }
 
     /// A document that went to another index than the one that was the write index at look-up may stand in an older one too.
-    async fn remove_unexpected_copies(&self, claim: &Claim) -> Result<(), Halt> {
+    async fn remove_unexpected_copies(&self, claim: &Claim) {
         let Some(expected) = &claim.write_index else {
-            return Ok(());
+            return;
         };
         let unexpected =
             claim.positions(|document| matches!(&document.progress, Progress::Created(index) if index != expected));
-        self.remove_doubles(claim, &unexpected)
-            .await
-            .map_err(|error| Halt::Cluster(format!("removing doubles: {error}")))
+        for attempt in 1..=REMOVAL_ATTEMPTS {
+            let Err(error) = self.remove_doubles(claim, &unexpected).await else {
+                return;
+            };
+            if attempt == REMOVAL_ATTEMPTS {
+                tracing::error!(%error, document.count = unexpected.len(),
+                    "could not look for second copies after a rollover; one may stay in a newer index");
+            } else {
+                tokio::time::sleep(self.gate.pause(attempt)).await;
+            }
+        }
     }
 
     /// Deletes every copy of these documents but the one in the oldest index, whoever wrote it.

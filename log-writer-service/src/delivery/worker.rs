@@ -1,7 +1,12 @@
 //! One delivery worker: claim, read back, send, settle, again.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use futures::FutureExt;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -29,7 +34,12 @@ impl Worker {
     /// Delivers until the process stops. What was claimed and not settled by then is released.
     pub(super) async fn run(self) {
         let mut failures = 0_u32;
+        let mut order = self.order;
         loop {
+            if self.delivery.settings.workers == 1 {
+                // The only worker serves both ends in turn.
+                order = order.other();
+            }
             tokio::select! {
                 () = self.delivery.mirror.wait_until_ready() => {}
                 () = self.stopping.cancelled() => return,
@@ -37,9 +47,15 @@ impl Worker {
             if self.stopping.is_cancelled() {
                 return;
             }
+            // A panic must stop neither the other workers nor ingest; the claim ends with its lease.
             let step = tokio::select! {
-                step = self.step() => step,
+                step = AssertUnwindSafe(self.step(order)).catch_unwind() => step,
                 () = self.cut_off() => return,
+            };
+            let Ok(step) = step else {
+                tracing::error!("a delivery step panicked; its rows are tried again when their lease ends");
+                self.pause(self.delivery.settings.retry_max).await;
+                continue;
             };
             let pause = match step {
                 Ok(true) => {
@@ -63,6 +79,13 @@ impl Worker {
         }
     }
 
+    async fn pause(&self, time: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(time) => {}
+            () = self.stopping.cancelled() => {}
+        }
+    }
+
     /// The end of the time that a shutdown gives to a bulk that was sent.
     async fn cut_off(&self) {
         self.stopping.cancelled().await;
@@ -70,7 +93,7 @@ impl Worker {
     }
 
     /// One claim from beginning to end; false if there was nothing to claim.
-    async fn step(&self) -> Result<bool, StoreError> {
+    async fn step(&self, order: ClaimOrder) -> Result<bool, StoreError> {
         let delivery = &self.delivery;
         let now = Instant::now();
         if !delivery.gate.may_claim(now) {
@@ -82,7 +105,7 @@ impl Worker {
             lease: delivery.settings.lease,
             events_max: delivery.settings.claim_events_max,
             bytes_max: i64::try_from(delivery.settings.claim_bytes_max).unwrap_or(i64::MAX),
-            order: self.order,
+            order,
             paused: &paused,
         };
         let rows = delivery.outbox.claim(&request).await?;
@@ -151,7 +174,7 @@ impl Worker {
             claim.positions(|document| is_lost(document) && matches!(document.progress, Progress::Created(_)));
         if let Err(error) = self.delivery.remove_doubles(claim, &created).await {
             tracing::error!(%error, document.count = created.len(),
-                "could not check documents of lost claims for second copies; `verify` finds them");
+                "could not check documents of lost claims for second copies; one may stay in a newer index");
         }
     }
 

@@ -87,7 +87,10 @@ async fn discard(mut body: Body, read: BytesMut, limit: usize, deadline: Instant
                     bytes = bytes.saturating_add(u64::try_from(data.len()).unwrap_or(u64::MAX));
                 }
             }
-            Ok(Some(Err(_)) | None) | Err(_) => break,
+            Ok(None) => break,
+            // Sent again it would be another prefix, with another digest: nothing is kept of it.
+            Ok(Some(Err(_))) => return Read::Broken,
+            Err(_) => return Read::Slow,
         }
     }
     Read::TooLarge {

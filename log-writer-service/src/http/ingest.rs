@@ -6,7 +6,7 @@
 //! | some events unusable | 200; they are dead letters of the same transaction |
 //! | body not readable | 400, once it is kept as a dead letter |
 //! | body over the limit | 413, once its size and digest are kept |
-//! | body too slow | 408 |
+//! | body too slow, or broken off | 408 |
 //! | too much in flight | 429 |
 //! | can't be committed now | 503 |
 
@@ -72,7 +72,7 @@ pub(super) async fn ingest(
         }
         Read::Broken => {
             return problem_and_close(
-                StatusCode::BAD_REQUEST,
+                StatusCode::REQUEST_TIMEOUT,
                 "body_broken",
                 "the body ended before it was complete",
             );

@@ -14,13 +14,12 @@ use std::time::Instant;
 
 use axum::{
     Json, Router,
-    extract::{MatchedPath, Request, State},
+    extract::{MatchedPath, Request},
     http::{StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -32,8 +31,6 @@ use crate::{config, telemetry::metric, telemetry::status::Observatory};
 pub struct AppState {
     /// Facts for status, metrics and readiness; takes requests too.
     pub observatory: Observatory,
-    /// Renders `/metrics`.
-    pub prometheus: PrometheusHandle,
     /// Section `[http]`.
     pub settings: config::Http,
 }
@@ -59,11 +56,11 @@ pub fn router(state: AppState) -> Router {
         .fallback(tell::unknown_path)
         .method_not_allowed_fallback(tell::unknown_method)
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn_with_state(state.clone(), measure))
+        .layer(middleware::from_fn(measure))
         .with_state(state)
 }
 
-async fn measure(State(_): State<AppState>, request: Request, next: Next) -> Response {
+async fn measure(request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let route = match request.extensions().get::<MatchedPath>().map(MatchedPath::as_str) {
         Some("/ingest") => "/ingest",

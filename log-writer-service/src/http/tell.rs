@@ -27,7 +27,7 @@ pub(super) async fn metrics(State(state): State<AppState>) -> Response {
     state.observatory.refresh_metrics().await;
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
-        state.prometheus.render(),
+        state.observatory.prometheus.render(),
     )
         .into_response()
 }

@@ -179,6 +179,9 @@ impl CommitterTask {
     async fn one_by_one(&self, slot: &mut Option<Committer>, batch: Vec<Queued>, alike: &mut Alike) -> Attempt {
         let mut waiting = batch.into_iter();
         while let Some(queued) = waiting.next() {
+            if queued.is_abandoned() {
+                continue;
+            }
             if let Attempt::Unavailable = self.alone(slot, queued, alike).await {
                 self.lane().put_back(waiting.collect());
                 return Attempt::Unavailable;
@@ -211,10 +214,17 @@ impl CommitterTask {
         };
         match error.kind() {
             StoreErrorKind::Unavailable | StoreErrorKind::Setup => return self.unavailable(vec![queued], &error),
-            // A slow PostgreSQL is no fault of the body: it has until its deadline.
-            StoreErrorKind::LockTimeout | StoreErrorKind::Timeout => self.lanes.late.put_last(queued),
+            StoreErrorKind::LockTimeout => self.lanes.late.put_last(queued),
+            // A slow PostgreSQL is no fault of the body: it has until its deadline, and those behind it can be withdrawn.
+            StoreErrorKind::Timeout => {
+                self.lanes.late.put_last(queued);
+                return Attempt::Unavailable;
+            }
             StoreErrorKind::Data if self.kind == LaneKind::Normal => self.lanes.late.put_last(queued),
-            StoreErrorKind::Conflict => self.lane().put_last(queued),
+            StoreErrorKind::Conflict => {
+                self.lanes.late.put_last(queued);
+                tokio::time::sleep(PAUSE.0).await;
+            }
             StoreErrorKind::Data | StoreErrorKind::Other => {
                 queued.failures_alone += 1;
                 if queued.failures_alone < FAILURES_ALONE_MAX {
@@ -242,8 +252,10 @@ impl CommitterTask {
             *alike = Alike { code, bodies: 1 };
         }
         if alike.bodies >= FAILURES_ALIKE_MAX {
-            // Not the bodies' fault: keep them, answer 503, say so.
-            return self.unavailable(vec![queued], error);
+            // Not the bodies' fault: they are answered 503 at their deadline. Others have their turn meanwhile.
+            tracing::error!(%error, request.count = alike.bodies, "requests fail alike, one after another; none is kept as a dead letter");
+            self.lanes.late.put_last(queued);
+            return Attempt::Unavailable;
         }
         let letter = whole_request_letter(&queued.request, error, self.settings.dead_letter_bytes_max);
         let committer = match self.connected(slot).await {
@@ -321,7 +333,7 @@ impl CommitterTask {
         let result = AssertUnwindSafe(committer.commit(&mut requests, &mode))
             .catch_unwind()
             .await;
-        metric::commit_finished(begun.elapsed(), rows, batch.len());
+        metric::commit_finished(begun.elapsed(), rows);
         result.unwrap_or_else(|_| {
             tracing::error!(event.count = rows, "the commit panicked");
             Err(StoreError::panicked())
@@ -331,15 +343,17 @@ impl CommitterTask {
     fn answer(&self, batch: Vec<Queued>, receipts: Vec<Receipt>) {
         self.readiness.set_ready();
         self.committed.notify_one();
+        let sum = |count: fn(&Receipt) -> u32| receipts.iter().map(|receipt| u64::from(count(receipt))).sum::<u64>();
+        tracing::debug!(
+            batch.id = receipts.iter().map(|receipt| receipt.batch_id).max(),
+            request.count = receipts.len(),
+            event.count = sum(|receipt| receipt.received),
+            event.committed = sum(|receipt| receipt.committed),
+            event.duplicates = sum(|receipt| receipt.duplicates),
+            event.dead_lettered = sum(|receipt| receipt.dead_lettered),
+            "committed"
+        );
         for (queued, receipt) in batch.into_iter().zip(receipts) {
-            tracing::debug!(
-                batch.id = receipt.batch_id,
-                event.count = receipt.received,
-                event.committed = receipt.committed,
-                event.duplicates = receipt.duplicates,
-                event.dead_lettered = receipt.dead_lettered,
-                "committed"
-            );
             drop(queued.reservation);
             // A client that has gone gets no answer; its events are committed all the same.
             queued.answer.send(receipt).ok();

@@ -168,6 +168,21 @@ impl Decoder {
         }
     }
 
+    /// A request that makes the decoder panic: a defect of ours, kept for whoever mends it.
+    pub(super) fn keep_panicked(&self, incoming: &Incoming) -> Decoded {
+        tracing::error!(
+            path = incoming.path,
+            body.bytes = incoming.body_bytes,
+            "decoding a request panicked; it is kept as a dead letter"
+        );
+        let undecodable = Undecodable {
+            reason: "decoder_panicked".to_owned(),
+            detail: "decoding it panicked: a defect of the service".to_owned(),
+            too_large: false,
+        };
+        self.keep_body(incoming, self.digest(incoming), undecodable)
+    }
+
     /// The digest of the request's content.
     pub(super) fn digest(&self, incoming: &Incoming) -> Digest {
         request_digest(&DigestParts {
@@ -260,16 +275,16 @@ impl Decoder {
                 arrival.wrapper = None;
             }
             if let Some(letter) = letter {
-                dead_bytes += letter.raw.len();
+                dead_bytes += letter.raw.len() + letter.reason.len() + letter.detail.len() + size_of::<DeadLetter>();
                 dead_letters.push(letter);
             }
-            let needed = base + rows.bytes() + rows.len() * EncodedRows::NOTE_BYTES + dead_bytes;
+            let needed = base + rows.held_bytes() + dead_bytes;
             if needed > reservation.bytes() {
                 reserve(reservation, needed + 64 * 1024)?;
             }
         }
         let noted = set_ids(&mut rows, &claims, &digest, incoming.idempotency_key.is_some());
-        reservation.shrink_to(incoming.body.len() + rows.bytes() + rows.len() * EncodedRows::NOTE_BYTES + dead_bytes);
+        reservation.shrink_to(incoming.body.len() + rows.held_bytes() + dead_bytes);
         Ok(WriteRequest {
             digest: noted,
             received,

@@ -10,7 +10,12 @@ mod decode;
 mod queue;
 mod readiness;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    panic::{self, AssertUnwindSafe},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::{
@@ -38,6 +43,8 @@ use crate::{
 
 /// Bodies above this are decoded on the blocking pool: about half a millisecond of work.
 const INLINE_BYTES_MAX: usize = 128 * 1024;
+/// How long after its deadline a request whose transaction was begun is waited for at most: Vector gives up after 60 s.
+const BEGUN_TIME_MAX: Duration = Duration::from_secs(30);
 /// After so long without PostgreSQL requests are refused at once instead of waiting for it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -213,9 +220,10 @@ impl Ingestor {
         let is_small = incoming.body.len() <= INLINE_BYTES_MAX && incoming.content_encoding.is_none()
             || incoming.body.len() <= INLINE_BYTES_MAX / 8;
         let work = move || {
-            decoder
-                .decode(&incoming, &mut reservation, now)
-                .map(|decoded| (decoded, reservation))
+            // The same bytes would panic again, for ever: they are kept, and answered.
+            let decoded = panic::catch_unwind(AssertUnwindSafe(|| decoder.decode(&incoming, &mut reservation, now)))
+                .unwrap_or_else(|_| Ok(decoder.keep_panicked(&incoming)))?;
+            Ok((decoded, reservation))
         };
         if is_small {
             return work();
@@ -232,6 +240,9 @@ impl Ingestor {
             .rows
             .oldest()
             .is_some_and(|oldest| oldest < earlier(now(), self.late_after));
+        let rows = u32::try_from(request.rows.len()).unwrap_or(u32::MAX);
+        let commit_time = self.commit_timeout + Duration::from_secs(u64::from(rows / 5_000));
+        let begun_until = deadline + commit_time.min(BEGUN_TIME_MAX);
         let place = Place::default();
         let (answer, answered) = oneshot::channel();
         let queued = Queued {
@@ -246,7 +257,7 @@ impl Ingestor {
         } else {
             self.lanes.normal.push(queued);
         }
-        let receipt = self.wait(place, answered, deadline).await?;
+        let receipt = self.wait(place, answered, deadline, begun_until).await?;
         Ok(match undecodable {
             None => Accepted::Committed(receipt),
             Some(undecodable) => Accepted::Undecodable(undecodable, digest),
@@ -259,8 +270,8 @@ impl Ingestor {
         place: Place,
         mut answered: oneshot::Receiver<Receipt>,
         deadline: Instant,
+        begun_until: Instant,
     ) -> Result<Receipt, Refusal> {
-        let begun_until = deadline + self.commit_timeout;
         let gone = |_| Refusal::Unavailable("shutting down".to_owned());
         tokio::select! {
             receipt = &mut answered => return receipt.map_err(gone),

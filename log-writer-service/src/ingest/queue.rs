@@ -56,7 +56,8 @@ pub(crate) struct Queued {
 }
 
 impl Queued {
-    fn is_abandoned(&self) -> bool {
+    /// Whether nobody waits for its answer any more.
+    pub(super) fn is_abandoned(&self) -> bool {
         self.answer.is_closed()
     }
 }
@@ -78,8 +79,15 @@ pub(crate) struct BatchLimits {
 
 impl Lane {
     /// Puts a request at the end.
+    ///
+    /// Those at the front that nobody waits for any more go: while no committer runs, nobody else would free their memory.
     pub(crate) fn push(&self, queued: Queued) {
-        self.lock().push_back(queued);
+        let mut waiting = self.lock();
+        while waiting.front().is_some_and(Queued::is_abandoned) {
+            waiting.pop_front();
+        }
+        waiting.push_back(queued);
+        drop(waiting);
         self.arrived.notify_one();
     }
 

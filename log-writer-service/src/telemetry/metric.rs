@@ -1,6 +1,6 @@
 //! Every metric of the service: its name, help and labels. Labels are closed sets, never data from events.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
@@ -101,7 +101,7 @@ pub fn request(route: &'static str, code: u16, elapsed: Duration) {
 }
 
 /// A commit attempt ended.
-pub(crate) fn commit_finished(elapsed: Duration, rows: usize, _requests: usize) {
+pub(crate) fn commit_finished(elapsed: Duration, rows: usize) {
     histogram!("log_writer_commit_duration_seconds").record(elapsed);
     counter!("log_writer_commits_total").increment(1);
     counter!("log_writer_commit_events_total").increment(count(rows));
@@ -173,6 +173,17 @@ pub fn store(books: &Books, backlog: &Backlog) {
     gauge!("log_writer_outbox_oldest_age_seconds").set(backlog.oldest.map_or(0.0, |age| age.as_secs_f64()));
 }
 
+/// The series of a rendered page, without the buckets of histograms: name with labels → value.
+pub(crate) fn series(page: &str) -> BTreeMap<String, f64> {
+    page.lines()
+        .filter(|line| !line.starts_with('#') && !line.contains("_bucket{"))
+        .filter_map(|line| {
+            let (name, value) = line.rsplit_once(' ')?;
+            Some((name.to_owned(), value.parse().ok()?))
+        })
+        .collect()
+}
+
 fn count(number: usize) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
 }
@@ -185,4 +196,19 @@ fn float(number: usize) -> f64 {
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; 2^53 is exact")]
 fn wide(number: i64) -> f64 {
     number as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rendered_page_is_read_without_its_buckets() {
+        let page =
+            "# HELP a x\n# TYPE a counter\na{code=\"200\"} 3\nb_seconds_bucket{le=\"1\"} 2\nb_seconds_sum 0.5\n\n";
+        let series = series(page);
+        assert_eq!(series.len(), 2);
+        assert!((series[r#"a{code="200"}"#] - 3.0).abs() < f64::EPSILON);
+        assert!((series["b_seconds_sum"] - 0.5).abs() < f64::EPSILON);
+    }
 }

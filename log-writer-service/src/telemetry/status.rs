@@ -1,7 +1,8 @@
 //! `GET /api/v1/status`: the same facts as the metrics, in JSON, for people and scripts.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
+use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 
 use crate::{
@@ -18,6 +19,8 @@ pub struct MirrorStatus {
     pub bootstrapped: bool,
     /// What stands in the way now, if anything.
     pub problem: Option<String>,
+    /// Version of the cluster; absent until it was reached.
+    pub version: Option<String>,
 }
 
 /// Tells the mirror's state; made by `app`, so that nothing here knows delivery.
@@ -34,6 +37,8 @@ pub struct Observatory {
     pub monitor: Monitor,
     /// The mirror.
     pub mirror: MirrorProbe,
+    /// What was counted.
+    pub prometheus: PrometheusHandle,
 }
 
 impl fmt::Debug for Observatory {
@@ -61,6 +66,8 @@ pub struct Status {
     pub elasticsearch: MirrorStatus,
     /// Versions and edition; absent while PostgreSQL does not answer.
     pub postgres: Option<StoreStatus>,
+    /// What `/metrics` shows of this process, without the buckets of histograms: durations in seconds, requests by answer.
+    pub metrics: BTreeMap<String, f64>,
 }
 
 /// Requests in flight.
@@ -104,6 +111,7 @@ pub struct BacklogStatus {
 impl Observatory {
     /// Looks at everything once. What PostgreSQL can't tell now is absent.
     pub async fn status(&self) -> Status {
+        self.refresh_process_metrics();
         let store = self.monitor.snapshot().await.ok();
         let (waiting, waiting_late) = self.ingestor.waiting();
         let admission = self.ingestor.admission();
@@ -122,14 +130,22 @@ impl Observatory {
             backlog: store.as_ref().map(|store| backlog(&store.backlog)),
             elasticsearch: (self.mirror)(),
             postgres: store.map(|store| store.status),
+            metrics: super::metric::series(&self.prometheus.render()),
         }
     }
 
     /// Brings the gauges up to date before they are rendered.
     pub async fn refresh_metrics(&self) {
+        self.refresh_process_metrics();
+        if let Ok(store) = self.monitor.snapshot().await {
+            super::metric::store(&store.books, &store.backlog);
+        }
+    }
+
+    fn refresh_process_metrics(&self) {
         let admission = self.ingestor.admission();
         let mirror = (self.mirror)();
-        let mirror_ready = mirror.bootstrapped && mirror.problem.is_none();
+        let mirror_ready = !mirror.enabled || mirror.bootstrapped && mirror.problem.is_none();
         super::metric::process(
             self.readiness.problem().is_none(),
             mirror_ready,
@@ -137,9 +153,6 @@ impl Observatory {
             admission.limit(),
             self.ingestor.waiting(),
         );
-        if let Ok(store) = self.monitor.snapshot().await {
-            super::metric::store(&store.books, &store.backlog);
-        }
     }
 }
 

@@ -55,9 +55,6 @@ pub struct EncodedRows {
 }
 
 impl EncodedRows {
-    /// Memory that a row takes beside its bytes.
-    pub const NOTE_BYTES: usize = size_of::<RowNote>();
-
     /// No rows yet.
     pub fn new() -> Self {
         Self::default()
@@ -139,6 +136,11 @@ impl EncodedRows {
     /// Encoded length in bytes.
     pub fn bytes(&self) -> usize {
         self.buffer.len()
+    }
+
+    /// Memory that it holds, in bytes: what is encoded, what is reserved for more, and what is known of each row.
+    pub fn held_bytes(&self) -> usize {
+        self.buffer.capacity() + self.notes.capacity() * size_of::<RowNote>()
     }
 
     /// The earliest time among the rows.
