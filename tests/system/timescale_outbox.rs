@@ -6,7 +6,7 @@ use log_writer_service::event::Timestamp;
 use log_writer_service::timescale::{
     ClaimOrder, ClaimRequest, IndexRefusal, OutboxId, OutboxRow, Rest, Settlement, WorkKind,
 };
-use sqlx::Row;
+use sqlx::{Connection, Row};
 use uuid::Uuid;
 
 use crate::timescale_database::{MODE, STREAM, TestDatabase, event, id, request, request_to, time, with_database};
@@ -175,6 +175,45 @@ async fn claims_at_once_never_share_a_row() {
         seen.sort();
         seen.dedup();
         assert_eq!((seen.len(), claimed), (60, 60));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_claim_under_way_locks_its_own_target_alone() {
+    with_database(async |database| {
+        batches(database, 0..1, "logs-app-a").await;
+        batches(database, 1..2, "logs-app-b").await;
+        batches(database, 2..3, "logs-app-c").await;
+        for (sql, order) in [
+            (
+                include_str!("../../log-writer-service/src/timescale/sql/claim_oldest.sql"),
+                ClaimOrder::OldestFirst,
+            ),
+            (
+                include_str!("../../log-writer-service/src/timescale/sql/claim_newest.sql"),
+                ClaimOrder::NewestFirst,
+            ),
+        ] {
+            let mut bystander = database.bystander().await;
+            let mut under_way = bystander.begin().await.expect("begun");
+            sqlx::query(sql)
+                .bind(OTHER)
+                .bind(LEASE)
+                .bind(5_000_i64)
+                .bind(8_000_000_i64)
+                .bind::<&[String]>(&[])
+                .fetch_one(&mut *under_way)
+                .await
+                .expect("claimed, not committed");
+            let request = ClaimRequest {
+                lease: Duration::ZERO,
+                order,
+                ..oldest(OWNER)
+            };
+            assert_eq!(batch_ids(&claim(database, request).await), [2], "{order:?}");
+            under_way.rollback().await.expect("rolled back");
+        }
     })
     .await;
 }

@@ -3,6 +3,9 @@
 -- Index: outbox_claim_idx (target, batch_id, id, next_attempt_at): one step for each target (loose scan), then from its
 -- end; rows that wait are passed over inside the index. The order is by batch and not by id alone, because for that
 -- the planner takes the primary key and reads its way through all other targets. `as materialized` keeps the limits.
+--
+-- `chosen` takes the targets in the order of `heads` and stops at the first with a row that nobody has locked: a claim at
+-- the same moment, which locks a whole target, does not hide the others, and none is locked in passing.
 with recursive targets as (
   (select o.target from log_writer.outbox o order by o.target limit 1)
   union all
@@ -10,17 +13,27 @@ with recursive targets as (
   from targets t
   where t.target is not null
 ),
-chosen as materialized (
+heads as materialized (
   select t.target
   from targets t
   cross join lateral (
     select o.batch_id, o.id from log_writer.outbox o
     where o.target = t.target and o.next_attempt_at <= now()
     order by o.batch_id desc, o.id desc limit 1
-    for update skip locked
   ) first
   where t.target is not null and t.target <> all ($5::text[])
-  order by first.batch_id desc, first.id desc limit 1
+  order by first.batch_id desc, first.id desc
+),
+chosen as materialized (
+  select h.target
+  from heads h
+  cross join lateral (
+    select o.id from log_writer.outbox o
+    where o.target = h.target and o.next_attempt_at <= now()
+    order by o.batch_id desc, o.id desc limit 1
+    for update skip locked
+  ) unlocked
+  limit 1
 ),
 free as materialized (
   select o.id, o.batch_id, o.events, o.bytes
