@@ -81,6 +81,22 @@ async fn poisoned_rows_are_dead_letters_and_all_others_are_stored() {
 }
 
 #[tokio::test]
+async fn the_row_at_fault_is_counted_over_known_requests_too() {
+    with_database(async |database| {
+        let mut committer = database.committer("one").await;
+        let mut known = request("known", &[event(1), event(2), event(3)]);
+        committer.commit(&mut [&mut known], &MODE).await.expect("committed");
+        let mut new = request("new", &[event(10), poisoned(11), event(12)]);
+        let error = committer
+            .commit(&mut [&mut known, &mut new], &MODE)
+            .await
+            .expect_err("refused");
+        assert_eq!((error.kind(), error.row()), (StoreErrorKind::Data, Some(4)));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_depth_bomb_is_a_dead_letter() {
     with_database(async |database| {
         let mut committer = database.committer("one").await;

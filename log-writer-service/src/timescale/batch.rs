@@ -82,6 +82,13 @@ impl<'a> Batch<'a> {
         })
     }
 
+    /// The number of a row among those of all parts, known requests included: how the caller counts.
+    pub(super) fn number_among_all(&self, parts: &[Part<'_>], row: usize) -> Option<usize> {
+        let place = self.locate(row)?;
+        let before: usize = parts.get(..place.part)?.iter().map(|part| part.rows.len()).sum();
+        Some(before + place.row)
+    }
+
     /// All rows in order.
     pub(super) fn places(&self) -> impl Iterator<Item = (usize, Place<'a>)> {
         self.slices.iter().flat_map(|slice| {

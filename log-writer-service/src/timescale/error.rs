@@ -75,8 +75,8 @@ impl StoreError {
         self.0.sqlstate.as_deref()
     }
 
-    /// Which row of the batch was at fault, from 0 over all new requests in order; known for most
-    /// [`StoreErrorKind::Data`].
+    /// Which row of the batch was at fault, from 0 over all requests in order, those known already included; told for
+    /// most [`StoreErrorKind::Data`].
     pub fn row(&self) -> Option<usize> {
         self.0.row
     }
@@ -128,7 +128,7 @@ impl StoreError {
         Self::own(StoreErrorKind::Setup, attempted, reason)
     }
 
-    /// The row of the failed COPY counted from 0 within what that COPY was given.
+    /// The same error, with the row counted otherwise.
     pub(super) fn at_row(mut self, row: Option<usize>) -> Self {
         self.0.row = row;
         self

@@ -132,7 +132,12 @@ pub(super) async fn commit_parts(
     }
     // 3
     let batch = Batch::of_new(parts, &noted.requests);
-    let exceptions = bisect::store_rows(session, &batch, mode.bisect).await?;
+    let exceptions = bisect::store_rows(session, &batch, mode.bisect)
+        .await
+        .map_err(|error| {
+            let row = error.row().and_then(|row| batch.number_among_all(parts, row));
+            error.at_row(row)
+        })?;
     // 4
     let receipts = receipts(parts, &noted, &batch, &exceptions);
     let letters = letters(
