@@ -41,7 +41,7 @@ pub struct DeadLetter {
     pub reason: String,
     /// In words.
     pub detail: String,
-    /// As received, cut by whoever makes the letter.
+    /// As received, cut by whoever makes the letter; that of a whole request by the committer.
     pub raw: Vec<u8>,
     /// Length in bytes before the cut.
     pub raw_bytes: u64,
@@ -174,7 +174,7 @@ fn column<'g, T>(group: &'g [Letter<'_>], of: impl Fn(&'g Letter<'_>) -> T) -> V
 }
 
 /// PostgreSQL's text holds no NUL, and a letter must not fail for what made it one.
-fn without_nul(text: &str) -> Cow<'_, str> {
+pub(super) fn without_nul(text: &str) -> Cow<'_, str> {
     if text.contains('\0') {
         Cow::Owned(text.replace('\0', "\u{fffd}"))
     } else {

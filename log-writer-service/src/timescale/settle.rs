@@ -6,7 +6,7 @@
 //! | 2 dead letters, 3 finished rows deleted, the rest put back, 4 books | nothing: uncommitted; delivered again, found there |
 //! | 5 COMMIT | settled; if its answer is lost, a second settlement finds the claim gone and records nothing |
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, Row};
@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::{
     books::{self, Books},
+    dead_letters::without_nul,
     error::StoreError,
     outbox::{Outbox, OutboxId},
 };
@@ -182,10 +183,10 @@ async fn keep_refusals(connection: &mut PgConnection, settlement: &Settlement) -
     for group in settlement.dead.chunks(500) {
         let ids: Vec<Uuid> = group.iter().map(|dead| dead.id).collect();
         let times: Vec<DateTime<Utc>> = group.iter().map(|dead| dead.timestamp.into()).collect();
-        let types: Vec<String> = group.iter().map(|dead| without_nul(&dead.error_type)).collect();
+        let types: Vec<Cow<'_, str>> = group.iter().map(|dead| without_nul(&dead.error_type)).collect();
         let details: Vec<String> = group
             .iter()
-            .map(|dead| without_nul(&format!("status {}: {}", dead.status, dead.reason)))
+            .map(|dead| without_nul(&format!("status {}: {}", dead.status, dead.reason)).into_owned())
             .collect();
         sqlx::query(include_str!("sql/keep_index_refusals.sql"))
             .bind(settlement.id.0)
@@ -235,8 +236,4 @@ async fn put_back(
 
 fn count(len: usize) -> i64 {
     i64::try_from(len).unwrap_or(i64::MAX)
-}
-
-fn without_nul(text: &str) -> String {
-    text.replace('\0', "\u{fffd}")
 }
