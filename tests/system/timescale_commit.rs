@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use log_writer_service::timescale::{DeadLetter, EncodedRows, Receipt, Stage, StoreErrorKind};
+use log_writer_service::timescale::{Committer, DeadLetter, EncodedRows, Receipt, Stage, StoreErrorKind};
 
 use crate::timescale_database::{DAY, MODE, STREAM, digest, event, request, request_to, with_database};
 
@@ -181,19 +181,20 @@ async fn dead_letters_are_committed_with_their_request_and_not_kept_twice() {
 #[tokio::test]
 async fn a_whole_request_can_be_kept_as_one_dead_letter() {
     with_database(async |database| {
-        let mut committer = database.committer("one").await;
+        let mut settings = database.settings.clone();
+        settings.dead_letter_bytes_max = 7;
+        let mut committer = Committer::connect(&settings, "one").await.expect("connected");
         let mut poisoned = request("poisoned", &[event(1), event(2)]);
-        let whole = DeadLetter {
-            raw: Vec::new(),
-            ..letter("panicked", None)
-        };
-        let kept = committer.commit_as_dead_letter(&poisoned, whole).await.expect("kept");
+        let kept = committer
+            .commit_as_dead_letter(&poisoned, "panicked", "it panicked")
+            .await
+            .expect("kept");
         assert_eq!(kept, receipt(1, 2, 0, 0, 2));
         assert_eq!(
             database
-                .text("select convert_from(raw, 'UTF8') from log_writer.dead_letters")
+                .text("select concat_ws(' ', stage, reason, convert_from(raw, 'UTF8'), raw_bytes) from log_writer.dead_letters")
                 .await,
-            "body of poisoned"
+            "store panicked body of 16"
         );
         assert_eq!(database.number("select events from log_writer.dead_letters").await, 2);
         let again = committer.commit(&mut [&mut poisoned], &MODE).await.expect("known");

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     config,
     telemetry::metric,
-    timescale::{CommitMode, Committer, DeadLetter, Receipt, Stage, StoreError, StoreErrorKind, WriteRequest},
+    timescale::{CommitMode, Committer, Receipt, StoreError, StoreErrorKind, WriteRequest},
 };
 
 /// How long a request alone waits for a lock in the normal lane before it goes to the late one.
@@ -257,12 +257,15 @@ impl CommitterTask {
             self.lanes.late.put_last(queued);
             return Attempt::Unavailable;
         }
-        let letter = whole_request_letter(&queued.request, error, self.settings.dead_letter_bytes_max);
         let committer = match self.connected(slot).await {
             Ok(committer) => committer,
             Err(error) => return self.unavailable(vec![queued], &error),
         };
-        match committer.commit_as_dead_letter(&queued.request, letter).await {
+        let detail = error.to_string();
+        match committer
+            .commit_as_dead_letter(&queued.request, "request_failed_alone", &detail)
+            .await
+        {
             Ok(receipt) => {
                 tracing::error!(%error, batch.id = receipt.batch_id, event.count = receipt.received,
                     "a request failed {FAILURES_ALONE_MAX} times alone and is kept as a dead letter");
@@ -368,15 +371,4 @@ enum Attempt {
     Done,
     /// PostgreSQL can't be used now; the requests stand at the front of the lane again.
     Unavailable,
-}
-
-fn whole_request_letter(request: &WriteRequest, error: &StoreError, bytes_max: usize) -> DeadLetter {
-    DeadLetter {
-        stage: Stage::Store,
-        reason: "request_failed_alone".to_owned(),
-        detail: error.to_string(),
-        raw: request.body.get(..bytes_max).unwrap_or(&request.body).to_vec(),
-        raw_bytes: u64::try_from(request.body.len()).unwrap_or(u64::MAX),
-        position: None,
-    }
 }

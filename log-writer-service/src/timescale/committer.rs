@@ -10,7 +10,7 @@ use sqlx::{Executor, postgres::PgConnectOptions};
 
 use super::{
     copy::EncodedRows,
-    dead_letters::DeadLetter,
+    dead_letters::{DeadLetter, Stage},
     error::{StoreError, StoreErrorKind},
     outbox_plan::RowLimits,
     pool::{self, COMMITTER_NAME},
@@ -107,7 +107,7 @@ impl Committer {
 
     /// Keeps a whole request as one dead letter, noting its digest, so that a resend is known.
     ///
-    /// A letter without `raw` gets the request's body, cut at `dead_letter_bytes_max`.
+    /// The letter is of the stage `store` and keeps the body as received, cut at `dead_letter_bytes_max`.
     ///
     /// # Errors
     /// As [`Self::commit`].
@@ -117,17 +117,18 @@ impl Committer {
     pub async fn commit_as_dead_letter(
         &mut self,
         request: &WriteRequest,
-        mut letter: DeadLetter,
+        reason: &str,
+        detail: &str,
     ) -> Result<Receipt, StoreError> {
-        if letter.raw.is_empty() {
-            letter.raw_bytes = u64::try_from(request.body.len()).unwrap_or(u64::MAX);
-            letter.raw = request
-                .body
-                .slice(..request.body.len().min(self.dead_letter_bytes_max))
-                .to_vec();
-        }
-        letter.position = None;
-        let letters = [letter];
+        let body = &request.body;
+        let letters = [DeadLetter {
+            stage: Stage::Store,
+            reason: reason.to_owned(),
+            detail: detail.to_owned(),
+            raw: body.get(..self.dead_letter_bytes_max).unwrap_or(body).to_vec(),
+            raw_bytes: u64::try_from(body.len()).unwrap_or(u64::MAX),
+            position: None,
+        }];
         let mut no_rows = EncodedRows::new();
         let mut parts = [Part {
             digest: request.digest,
