@@ -114,6 +114,33 @@ async fn a_depth_bomb_is_a_dead_letter() {
 }
 
 #[tokio::test]
+async fn late_rows_may_open_as_many_compressed_ones_as_they_meet() {
+    with_database(async |database| {
+        let mut committer = database.committer("one").await;
+        // TimescaleDB's own refusal, by its code, wherever its limit stands.
+        database
+            .execute(
+                "create function limited() returns trigger language plpgsql as $$ begin
+                   if current_setting('timescaledb.max_tuples_decompressed_per_dml_transaction', true) is distinct from '0' then
+                     raise exception 'tuple decompression limit exceeded by operation' using errcode = '53400';
+                   end if; return new; end $$;
+                 create trigger limited before insert on application_logs for each row execute function limited()",
+            )
+            .await;
+        let mut late = request("late", &[event(1)]);
+        let error = committer.commit(&mut [&mut late], &MODE).await.expect_err("limited");
+        assert_eq!((error.kind(), error.sqlstate()), (StoreErrorKind::Other, Some("53400")));
+        let receipts = committer.commit(&mut [&mut late], &BISECT).await.expect("no limit");
+        assert_eq!(receipts[0].committed, 1);
+        // The limit is lifted for that transaction alone.
+        let mut fresh = request("fresh", &[event(2)]);
+        let error = committer.commit(&mut [&mut fresh], &MODE).await.expect_err("limited");
+        assert_eq!(error.sqlstate(), Some("53400"));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn poison_beside_duplicates_is_told_from_them() {
     with_database(async |database| {
         let mut committer = database.committer("one").await;

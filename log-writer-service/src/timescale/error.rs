@@ -193,6 +193,8 @@ pub(super) fn kind_of_sqlstate(sqlstate: &str) -> StoreErrorKind {
         "25006" => StoreErrorKind::Unavailable,
         // 23505 outside `on conflict` is a race (two making one chunk, say), never one row's fault.
         "23505" | "55006" => StoreErrorKind::Conflict,
+        // A limit that one statement ran into, such as TimescaleDB's on decompression for late rows: there is room for others.
+        "53400" => StoreErrorKind::Other,
         // The outcome is unknown; digests make the repetition exact.
         "40003" => StoreErrorKind::Unavailable,
         _ => match sqlstate.get(..2).unwrap_or_default() {
@@ -254,6 +256,7 @@ mod tests {
             ("53100", Unavailable),
             ("53200", Unavailable),
             ("53300", Unavailable),
+            ("53400", Other),
             ("54000", Data),
             ("54001", Data),
             ("55006", Conflict),

@@ -160,9 +160,16 @@ pub(super) async fn commit_parts(
 /// Begins with everything that the server's or role's own settings could have otherwise.
 async fn begin(connection: &mut PgConnection, mode: &CommitMode) -> Result<(), StoreError> {
     let transaction_ms = mode.transaction_timeout.as_millis().max(1);
+    // Late rows may meet compressed ones, and TimescaleDB by default refuses to open many (53400). Where it lacks the
+    // setting, PostgreSQL takes the name for a custom one.
+    let late = if mode.bisect {
+        "; set local timescaledb.max_tuples_decompressed_per_dml_transaction = 0"
+    } else {
+        ""
+    };
     let sql = format!(
         "begin isolation level read committed read write; set local lock_timeout = {}; set local statement_timeout = \
-         {transaction_ms}; set local idle_in_transaction_session_timeout = {transaction_ms}",
+         {transaction_ms}; set local idle_in_transaction_session_timeout = {transaction_ms}{late}",
         mode.lock_timeout.as_millis().max(1),
     );
     connection
