@@ -43,6 +43,10 @@ fn batch_ids(rows: &[OutboxRow]) -> Vec<i64> {
     rows.iter().map(|row| row.batch_id).collect()
 }
 
+fn claims(rows: &[OutboxRow]) -> Vec<(OutboxId, i32)> {
+    rows.iter().map(|row| (row.id, row.attempts)).collect()
+}
+
 fn done(row: &OutboxRow) -> Settlement {
     Settlement {
         id: row.id,
@@ -235,7 +239,7 @@ async fn a_lease_that_ends_frees_the_row_and_its_settlement_is_lost() {
         assert!(
             database
                 .outbox
-                .renew(OWNER, &[late[0].id], LEASE)
+                .renew(OWNER, &claims(&late), LEASE)
                 .await
                 .expect("asked")
                 .is_empty()
@@ -273,6 +277,10 @@ async fn a_claim_of_the_same_owner_from_before_is_another_claim() {
         )
         .await;
         let now = claim(database, oldest(OWNER)).await;
+        for (claimed, held) in [(&before, 0), (&now, 1)] {
+            let renewed = database.outbox.renew(OWNER, &claims(claimed), LEASE).await;
+            assert_eq!(renewed.expect("asked").len(), held);
+        }
         assert_eq!(
             database
                 .outbox
@@ -305,9 +313,13 @@ async fn a_renewed_claim_holds_and_a_released_one_is_free_at_once() {
             },
         )
         .await;
-        let ids: Vec<OutboxId> = rows.iter().map(|row| row.id).collect();
         assert_eq!(
-            database.outbox.renew(OWNER, &ids, LEASE).await.expect("renewed").len(),
+            database
+                .outbox
+                .renew(OWNER, &claims(&rows), LEASE)
+                .await
+                .expect("renewed")
+                .len(),
             2
         );
         assert!(claim(database, oldest(OTHER)).await.is_empty());

@@ -51,8 +51,8 @@ pub struct Delivery {
     mirror: Mirror,
     /// This process in the outbox: claims carry it.
     owner: Uuid,
-    /// Claims that are worked on, to be renewed.
-    claims: Mutex<HashSet<OutboxId>>,
+    /// Claims that are worked on, to be renewed: a row and its attempts.
+    claims: Mutex<HashSet<(OutboxId, i32)>>,
     /// How long a shutdown waits for a bulk that was sent.
     drain: Duration,
 }
@@ -165,7 +165,7 @@ impl Delivery {
                 () = tokio::time::sleep(self.settings.renew_every) => {}
                 () = stopping.cancelled() => return,
             }
-            let claims: Vec<OutboxId> = self.claims().iter().copied().collect();
+            let claims: Vec<(OutboxId, i32)> = self.claims().iter().copied().collect();
             if claims.is_empty() {
                 continue;
             }
@@ -179,15 +179,15 @@ impl Delivery {
         }
     }
 
-    fn note_claims(&self, claims: &[OutboxId]) {
+    fn note_claims(&self, claims: &[(OutboxId, i32)]) {
         self.claims().extend(claims);
     }
 
-    fn forget_claims(&self, claims: &[OutboxId]) {
-        self.claims().retain(|id| !claims.contains(id));
+    fn forget_claims(&self, claims: &[(OutboxId, i32)]) {
+        self.claims().retain(|claim| !claims.contains(claim));
     }
 
-    fn claims(&self) -> std::sync::MutexGuard<'_, HashSet<OutboxId>> {
+    fn claims(&self) -> std::sync::MutexGuard<'_, HashSet<(OutboxId, i32)>> {
         self.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

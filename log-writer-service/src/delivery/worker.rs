@@ -117,7 +117,7 @@ impl Worker {
         if let Some(row) = rows.first() {
             delivery.gate.probe_stream(&row.target, now);
         }
-        let claims: Vec<OutboxId> = rows.iter().map(|row| row.id).collect();
+        let claims: Vec<(OutboxId, i32)> = rows.iter().map(|row| (row.id, row.attempts)).collect();
         delivery.note_claims(&claims);
         let result = self.deliver(rows).await;
         delivery.forget_claims(&claims);

@@ -77,22 +77,33 @@ impl Outbox {
             .collect()
     }
 
-    /// Prolongs claims; returns those that are still the owner's.
+    /// Prolongs claims, each told by its row and that row's attempts; returns those that still hold.
     ///
     /// # Errors
     /// As any query.
-    pub async fn renew(&self, owner: Uuid, ids: &[OutboxId], lease: Duration) -> Result<Vec<OutboxId>, StoreError> {
-        let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
+    pub async fn renew(
+        &self,
+        owner: Uuid,
+        claims: &[(OutboxId, i32)],
+        lease: Duration,
+    ) -> Result<Vec<OutboxId>, StoreError> {
+        let (ids, attempts): (Vec<i64>, Vec<i32>) = claims.iter().map(|(id, attempts)| (id.0, *attempts)).unzip();
         let renewed: Vec<i64> = sqlx::query_scalar(
             "update log_writer.outbox
              set claimed_until = now() + $3, next_attempt_at = now() + $3
-             where id in (select o.id from log_writer.outbox o where o.id = any($2) order by o.id for update)
+             where id in (
+                 select o.id from log_writer.outbox o
+                 join unnest($2::bigint[], $4::integer[]) as c (id, attempts) on c.id = o.id and c.attempts = o.attempts
+                 where o.claimed_by = $1
+                 order by o.id
+                 for update of o)
                and claimed_by = $1
              returning id",
         )
         .bind(owner)
         .bind(&ids)
         .bind(lease)
+        .bind(&attempts)
         .fetch_all(&self.pool)
         .await
         .map_err(StoreError::during("renew claims"))?;
