@@ -2,6 +2,8 @@
 
 use log_writer_service::timescale::{Edition, StoreErrorKind, connect_pool, migrate, pending_migrations, read_status};
 
+use sqlx::Executor;
+
 use crate::timescale_database::{with_database, with_empty_database};
 
 #[tokio::test]
@@ -48,6 +50,24 @@ async fn replicas_may_migrate_at_once() {
             .number("select count(*) from log_writer._sqlx_migrations")
             .await;
         assert_eq!(i64::try_from(applied), Ok(total), "each migration is applied by one");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_migrator_that_does_not_come_to_an_end_is_not_waited_for_for_ever() {
+    with_empty_database(async |database| {
+        let mut stuck = database.bystander().await;
+        // The lock's number, `log_writ` in ASCII, is the same in every version.
+        stuck
+            .execute("select pg_advisory_lock(x'6c6f675f77726974'::bigint)")
+            .await
+            .expect("locked");
+        let error = migrate(&database.settings).await.expect_err("locked");
+        assert_eq!(error.kind(), StoreErrorKind::LockTimeout);
+        assert!(error.to_string().contains("another migrator"), "{error}");
+        drop(stuck);
+        migrate(&database.settings).await.expect("free again");
     })
     .await;
 }

@@ -22,6 +22,9 @@ static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
 /// Held while migrating; `log_writ` in ASCII.
 const LOCK: i64 = 0x6c6f_675f_7772_6974;
 
+/// How long to wait for that lock or any other; then the caller hears of it and tries again.
+const LOCK_TIMEOUT: &str = "10s";
+
 /// What a migration run found and did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MigrationReport {
@@ -40,7 +43,8 @@ pub struct MigrationReport {
 /// Applies what is missing.
 ///
 /// # Errors
-/// [`StoreErrorKind::Setup`] if TimescaleDB is not available, a table of that name is not ours, or rights are missing.
+/// [`StoreErrorKind::Setup`] if TimescaleDB is not available, a table of that name is not ours, or rights are missing;
+/// [`StoreErrorKind::LockTimeout`] while another migrator is at work.
 ///
 /// # Crash safety
 /// Each migration is one transaction; a killed run is taken up by the next one where it stopped.
@@ -50,8 +54,8 @@ pub async fn migrate(settings: &Database) -> Result<MigrationReport, StoreError>
     // Ends with the session, so a killed migrator leaves no lock behind.
     execute(
         &mut connection,
-        "take the migration lock",
-        &format!("select pg_advisory_lock({LOCK})"),
+        "take the migration lock, which another migrator may hold",
+        &format!("set lock_timeout = '{LOCK_TIMEOUT}'; select pg_advisory_lock({LOCK})"),
     )
     .await?;
     let outcome = migrate_locked(&mut connection, settings).await;
