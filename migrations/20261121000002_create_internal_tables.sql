@@ -1,6 +1,6 @@
 -- What the service keeps for itself: known requests, what is still to be delivered, dead letters, books.
 --
--- Locks: none that matter, every object is new. Time: under 50 ms. The same on both editions.
+-- Locks: none that matter, every object is new. Time: next to none. The same on both editions.
 
 set local lock_timeout = '5s';
 
