@@ -3,7 +3,11 @@
 //! The listener comes first, so that health checks are answered while the stores are still away; PostgreSQL is waited for in the
 //! background, Elasticsearch too. At the end readiness goes first, then the listener, then what was begun is finished.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use axum_server::Handle;
@@ -16,7 +20,7 @@ use crate::{
     delivery::{BulkLimits, Delivery, Mirror, MirrorState, Parts},
     elasticsearch::{Client, DocumentWriter, Targets},
     http::{self, AppState},
-    ingest::{Ingestor, Readiness},
+    ingest::{Ingestor, Readiness, Redecoder},
     shutdown::{Tasks, wait_for_signal},
     telemetry::{
         metric,
@@ -30,6 +34,8 @@ use crate::{
 const PREPARE_PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// How often housekeeping runs.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(5);
+/// How often retention and quota of the dead letters are looked at.
+const LETTERS_EVERY: Duration = Duration::from_secs(60);
 /// Time for the last tasks after the requests are answered.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -57,6 +63,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         monitor: Monitor::new(pool.clone()),
         mirror: mirror_probe(delivery.clone()),
         prometheus: prometheus.clone(),
+        letters_max: config.database.dead_letters_rows_max,
     };
 
     let handle = Handle::new();
@@ -118,8 +125,7 @@ impl MirrorParts {
         let settings = &config.elasticsearch;
         Ok(Some(Self {
             client: Client::new(settings).context("preparing the client for Elasticsearch")?,
-            targets: Targets::new(settings, &config.events.default_tenant)?
-                .with_tenants(config.events.body_tenants.iter().map(String::as_str))?,
+            targets: targets_of(config)?,
             documents: DocumentWriter::new(settings)?,
         }))
     }
@@ -146,6 +152,20 @@ impl MirrorParts {
             drain: FINISH_TIMEOUT / 2,
         }))
     }
+}
+
+fn targets_of(config: &Config) -> anyhow::Result<Targets> {
+    Ok(Targets::new(&config.elasticsearch, &config.events.default_tenant)?
+        .with_tenants(config.events.body_tenants.iter().map(String::as_str))?)
+}
+
+/// What decodes dead letters as the service would decode a request now.
+///
+/// # Errors
+/// If the configuration names no usable targets or aliases.
+pub fn redecoder(config: &Config) -> anyhow::Result<Redecoder> {
+    let targets = config.elasticsearch.enabled.then(|| targets_of(config)).transpose()?;
+    Ok(Redecoder::new(config, targets)?)
 }
 
 fn mirror_probe(delivery: Option<Arc<Delivery>>) -> MirrorProbe {
@@ -281,8 +301,14 @@ impl Store {
     }
 
     async fn keep_house(&self) {
+        let mut letters_due = Instant::now();
+        let mut was_over_quota = false;
         loop {
             tokio::time::sleep(HOUSEKEEPING_EVERY).await;
+            if Instant::now() >= letters_due {
+                letters_due = Instant::now() + LETTERS_EVERY;
+                was_over_quota = self.look_after_letters(was_over_quota).await;
+            }
             let ready_for = self.readiness.ready_for();
             if let Err(error) =
                 timescale::housekeep(&self.pool, &self.config.database, ready_for.unwrap_or_default()).await
@@ -293,8 +319,37 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Retention and quota of dead letters; whether there are more than the quota.
+    async fn look_after_letters(&self, was_over_quota: bool) -> bool {
+        let settings = &self.config.database;
+        let done = match timescale::upkeep_letters(&self.pool, settings).await {
+            Ok(done) => done,
+            Err(error) => {
+                tracing::warn!(%error, "looking after the dead letters failed; it is tried again");
+                return was_over_quota;
+            }
+        };
+        if done.expired > 0 {
+            tracing::info!(
+                letter.count = done.expired,
+                "deleted dead letters older than database.dead_letter_retention"
+            );
+        }
+        if done.is_over_quota && !was_over_quota {
+            tracing::warn!(
+                limit = settings.dead_letters_rows_max,
+                "more dead letters than database.dead_letters_rows_max; look at them with `log-writer-service dead-letters \
+                 list --summary`"
+            );
+        }
+        done.is_over_quota
+    }
+}
+
 /// Names this process in the books and in `pg_stat_activity`: host, process, and what tells two starts apart.
-fn instance() -> String {
+#[must_use]
+pub fn instance() -> String {
     let host = gethostname::gethostname()
         .to_string_lossy()
         .chars()

@@ -102,6 +102,8 @@ fn settings(options: &PgConnectOptions, server: &str, name: &str) -> Database {
         digest_retention = "6h"
         chunk_interval = "1d"
         dead_letter_bytes_max = "1MiB"
+        dead_letters_rows_max = 100000
+        dead_letter_retention = "90d"
         "#
     ))
     .expect("the settings are complete")

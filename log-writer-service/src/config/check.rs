@@ -53,6 +53,7 @@ fn no_zeros(config: &Config, merge: &mut Merge) {
         ("database.pool_connections_max", database.pool_connections_max == 0),
         ("database.batch_rows_max", database.batch_rows_max == 0),
         ("database.batch_bytes_max", database.batch_bytes_max == 0),
+        ("database.dead_letters_rows_max", database.dead_letters_rows_max == 0),
         (
             "elasticsearch.bulk_documents_max",
             elasticsearch.bulk_documents_max == 0,
@@ -76,6 +77,7 @@ fn no_zeros(config: &Config, merge: &mut Merge) {
         ("database.lock_timeout", database.lock_timeout),
         ("database.late_after", database.late_after),
         ("database.digest_retention", database.digest_retention),
+        ("database.dead_letter_retention", database.dead_letter_retention),
         ("delivery.renew_every", delivery.renew_every),
         ("delivery.poll_every", delivery.poll_every),
         ("delivery.retry_min", delivery.retry_min),

@@ -66,4 +66,9 @@ pub struct Database {
     /// How much of an undecodable body or event a dead letter keeps.
     #[serde(with = "super::unit::bytes")]
     pub dead_letter_bytes_max: usize,
+    /// More dead letters than this raise an alarm; none is dropped.
+    pub dead_letters_rows_max: usize,
+    /// Dead letters that failed last longer ago than this are deleted.
+    #[serde(with = "super::unit::duration")]
+    pub dead_letter_retention: Duration,
 }

@@ -11,7 +11,10 @@ use super::{Incoming, Refusal, admission::Reservation};
 use crate::{
     config,
     elasticsearch::Targets,
-    event::{Arrival, Digest, DigestParts, LogEvent, Normaliser, RawEvent, Timestamp, derive_id, request_digest},
+    event::{
+        Arrival, Digest, DigestParts, InvalidAliases, LogEvent, Normaliser, RawEvent, Timestamp, derive_id,
+        request_digest,
+    },
     timescale::{DeadLetter, EncodedRows, Source, Stage, WriteRequest},
     wire::{self, DecompressError, Piece, SplitSettings},
 };
@@ -53,6 +56,21 @@ pub struct Undecodable {
     pub too_large: bool,
 }
 
+/// What derived ids and judgements of time go by.
+#[derive(Debug)]
+pub(super) struct Origin {
+    /// Of the request's content.
+    pub(super) digest: Digest,
+    /// Whether the digest counts whatever the events have.
+    pub(super) counts: bool,
+    /// Place of the first event in its request.
+    pub(super) first_position: u32,
+    /// When it came in.
+    pub(super) arrived: Timestamp,
+    /// What the column `ingested_at` says.
+    pub(super) ingested: Timestamp,
+}
+
 /// What of a row the derived ids are made from, kept until the noted digest is known.
 struct Claim {
     own_id: Option<Uuid>,
@@ -61,6 +79,18 @@ struct Claim {
 }
 
 impl Decoder {
+    /// By these settings; `targets` is `None` when events are stored in SQL only.
+    pub(super) fn new(config: &config::Config, targets: Option<Targets>) -> Result<Self, InvalidAliases> {
+        Ok(Self {
+            normaliser: Normaliser::new(&config.events)?,
+            targets,
+            default_tenant: Arc::from(config.events.default_tenant.as_str()),
+            events: config.events.clone(),
+            body_bytes_max: config.http.body_bytes_max,
+            dead_letter_bytes_max: config.database.dead_letter_bytes_max,
+        })
+    }
+
     /// Decodes one request.
     ///
     /// # Errors
@@ -71,7 +101,14 @@ impl Decoder {
         reservation: &mut Reservation,
         now: Timestamp,
     ) -> Result<Decoded, Refusal> {
-        match self.decode_within(incoming, reservation, now) {
+        let origin = Origin {
+            digest: self.digest(incoming),
+            counts: incoming.idempotency_key.is_some(),
+            first_position: 0,
+            arrived: now,
+            ingested: now,
+        };
+        match self.decode_from(incoming, &origin, reservation) {
             Err(Refusal::NeverFits { bytes }) => {
                 // Sent again it would be refused again, for ever.
                 let detail = format!(
@@ -82,19 +119,23 @@ impl Decoder {
                     detail,
                     too_large: true,
                 };
-                Ok(self.keep_body(incoming, self.digest(incoming), undecodable))
+                Ok(self.keep_body(incoming, origin.digest, undecodable))
             }
             result => result,
         }
     }
 
-    fn decode_within(
+    /// Decodes a request, or a part of one, whose origin is known.
+    ///
+    /// # Errors
+    /// [`Refusal::Busy`] if the memory that it needs is not free, [`Refusal::NeverFits`] if it never will be.
+    pub(super) fn decode_from(
         &self,
         incoming: &Incoming,
+        origin: &Origin,
         reservation: &mut Reservation,
-        now: Timestamp,
     ) -> Result<Decoded, Refusal> {
-        let digest = self.digest(incoming);
+        let digest = origin.digest;
         let body = match self.decompress(incoming, reservation)? {
             Ok(body) => body,
             Err(undecodable) => return Ok(self.keep_body(incoming, digest, undecodable)),
@@ -128,11 +169,11 @@ impl Decoder {
             }
         };
         let arrival = Arrival {
-            at: now,
+            at: origin.arrived,
             tenant: incoming.tenant.clone(),
             wrapper: wire::around(&text, content_type, &settings).map(Arc::from),
         };
-        let request = self.encode(pieces, text.len(), incoming, digest, reservation, arrival)?;
+        let request = self.encode(pieces, text.len(), incoming, origin, reservation, arrival)?;
         Ok(Decoded {
             request,
             undecodable: None,
@@ -236,7 +277,7 @@ impl Decoder {
         pieces: Vec<Piece<'_>>,
         text_bytes: usize,
         incoming: &Incoming,
-        digest: Digest,
+        origin: &Origin,
         reservation: &mut Reservation,
         mut arrival: Arrival,
     ) -> Result<WriteRequest, Refusal> {
@@ -248,7 +289,7 @@ impl Decoder {
         let mut claims = Vec::with_capacity(pieces.len());
         let mut dead_letters = Vec::new();
         let mut dead_bytes = 0;
-        for (position, piece) in (0_u32..).zip(pieces) {
+        for (position, piece) in (origin.first_position..).zip(pieces) {
             let letter = match piece {
                 Piece::Event(raw) => match self.normaliser.normalise(raw.clone(), &arrival) {
                     Ok(event) => {
@@ -257,7 +298,7 @@ impl Decoder {
                             time: event.claimed_time,
                             position,
                         });
-                        rows.push(&event, arrival.at, self.target(&event).as_ref());
+                        rows.push(&event, origin.ingested, self.target(&event).as_ref());
                         None
                     }
                     Err(unusable) => {
@@ -283,7 +324,7 @@ impl Decoder {
                 reserve(reservation, needed + 64 * 1024)?;
             }
         }
-        let noted = set_ids(&mut rows, &claims, &digest, incoming.idempotency_key.is_some());
+        let noted = set_ids(&mut rows, &claims, &origin.digest, origin.counts);
         reservation.shrink_to(incoming.body.len() + rows.held_bytes() + dead_bytes);
         Ok(WriteRequest {
             digest: noted,
@@ -295,13 +336,13 @@ impl Decoder {
         })
     }
 
-    fn target(&self, event: &LogEvent<'_>) -> Option<Arc<str>> {
+    pub(super) fn target(&self, event: &LogEvent<'_>) -> Option<Arc<str>> {
         self.targets
             .as_ref()
             .map(|targets| targets.target(&event.tenant, event.timestamp))
     }
 
-    fn letter(&self, reason: &str, detail: &str, raw: &str, position: u32) -> DeadLetter {
+    pub(super) fn letter(&self, reason: &str, detail: &str, raw: &str, position: u32) -> DeadLetter {
         DeadLetter {
             stage: Stage::Decode,
             reason: reason.to_owned(),
@@ -316,7 +357,7 @@ impl Decoder {
         raw.get(..self.dead_letter_bytes_max).unwrap_or(raw)
     }
 
-    fn source(&self, incoming: &Incoming) -> Arc<Source> {
+    pub(super) fn source(&self, incoming: &Incoming) -> Arc<Source> {
         Arc::new(Source {
             tenant: incoming
                 .tenant
@@ -345,8 +386,8 @@ fn reserve(reservation: &mut Reservation, bytes: usize) -> Result<(), Refusal> {
 ///
 /// The content's digest counts only if every event carries a time or an id, or the client sent a key: two equal bodies without either
 /// are two bodies. Then a random digest is noted, so that our own second attempt after an unknown COMMIT is exact all the same.
-fn set_ids(rows: &mut EncodedRows, claims: &[Claim], content: &Digest, has_key: bool) -> Digest {
-    let counts = has_key
+fn set_ids(rows: &mut EncodedRows, claims: &[Claim], content: &Digest, counts: bool) -> Digest {
+    let counts = counts
         || claims
             .iter()
             .all(|claim| claim.time.is_some() || claim.own_id.is_some());

@@ -9,6 +9,7 @@ mod committers;
 mod decode;
 mod queue;
 mod readiness;
+mod redecode;
 
 use std::{
     net::IpAddr,
@@ -27,6 +28,7 @@ pub use self::{
     admission::{Admission, Reservation},
     decode::Undecodable,
     readiness::Readiness,
+    redecode::Redecoder,
 };
 use self::{
     committers::{CommitterTask, LaneKind, Lanes},
@@ -36,7 +38,7 @@ use self::{
 use crate::{
     config::{self, Config},
     elasticsearch::Targets,
-    event::{Digest, InvalidAliases, Normaliser, Timestamp},
+    event::{Digest, InvalidAliases, Timestamp},
     shutdown::Tasks,
     timescale::Receipt,
 };
@@ -113,16 +115,8 @@ impl Ingestor {
     /// # Errors
     /// If an alias list can't be used.
     pub fn new(config: &Config, targets: Option<Targets>, readiness: Readiness) -> Result<Self, InvalidAliases> {
-        let decoder = Decoder {
-            normaliser: Normaliser::new(&config.events)?,
-            targets,
-            default_tenant: Arc::from(config.events.default_tenant.as_str()),
-            events: config.events.clone(),
-            body_bytes_max: config.http.body_bytes_max,
-            dead_letter_bytes_max: config.database.dead_letter_bytes_max,
-        };
         Ok(Self {
-            decoder: Arc::new(decoder),
+            decoder: Arc::new(Decoder::new(config, targets)?),
             lanes: Arc::default(),
             readiness,
             admission: Admission::new(config.http.inflight_bytes_max),

@@ -7,7 +7,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 
 use crate::{
     elasticsearch::Verdict,
-    timescale::{Backlog, Books, StoreErrorKind},
+    timescale::{Backlog, Books, LetterTotals, StoreErrorKind},
 };
 
 /// Upper bounds of the duration histograms, in seconds.
@@ -74,6 +74,14 @@ fn describe() {
     describe_counter!(
         "log_writer_doubles_removed_total",
         "Second copies in Elasticsearch that were removed."
+    );
+    describe_gauge!(
+        "log_writer_dead_letters",
+        "Dead letters that wait for somebody, over all replicas, by stage: decode, store, index."
+    );
+    describe_gauge!(
+        "log_writer_dead_letters_max",
+        "database.dead_letters_rows_max: an alarm above, nothing is dropped."
     );
     describe_counter!(
         "log_writer_events_total",
@@ -182,6 +190,14 @@ pub(crate) fn series(page: &str) -> BTreeMap<String, f64> {
             Some((name.to_owned(), value.parse().ok()?))
         })
         .collect()
+}
+
+/// Shows the dead letters that wait for somebody.
+pub fn letters(letters: &LetterTotals, limit: usize) {
+    for (stage, letters) in letters.by_stage() {
+        gauge!("log_writer_dead_letters", "stage" => stage).set(wide(letters));
+    }
+    gauge!("log_writer_dead_letters_max").set(float(limit));
 }
 
 fn count(number: usize) -> u64 {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     ingest::{Ingestor, Readiness},
-    timescale::{Backlog, Books, Monitor, StoreStatus},
+    timescale::{Backlog, Books, LetterTotals, Monitor, StoreStatus},
 };
 
 /// What is known of the mirror in Elasticsearch.
@@ -39,6 +39,8 @@ pub struct Observatory {
     pub mirror: MirrorProbe,
     /// What was counted.
     pub prometheus: PrometheusHandle,
+    /// `database.dead_letters_rows_max`.
+    pub letters_max: usize,
 }
 
 impl fmt::Debug for Observatory {
@@ -62,6 +64,8 @@ pub struct Status {
     pub books: Option<BooksStatus>,
     /// What waits for Elasticsearch; absent while PostgreSQL does not answer.
     pub backlog: Option<BacklogStatus>,
+    /// Dead letters that wait for somebody, by stage; absent while PostgreSQL does not answer.
+    pub dead_letters: Option<LetterTotals>,
     /// The mirror.
     pub elasticsearch: MirrorStatus,
     /// Versions and edition; absent while PostgreSQL does not answer.
@@ -128,6 +132,7 @@ impl Observatory {
             },
             books: store.as_ref().map(|store| books(&store.books, &store.backlog)),
             backlog: store.as_ref().map(|store| backlog(&store.backlog)),
+            dead_letters: store.as_ref().map(|store| store.letters),
             elasticsearch: (self.mirror)(),
             postgres: store.map(|store| store.status),
             metrics: super::metric::series(&self.prometheus.render()),
@@ -139,6 +144,7 @@ impl Observatory {
         self.refresh_process_metrics();
         if let Ok(store) = self.monitor.snapshot().await {
             super::metric::store(&store.books, &store.backlog);
+            super::metric::letters(&store.letters, self.letters_max);
         }
     }
 

@@ -7,10 +7,11 @@
 use std::{fmt, time::Duration};
 
 use sqlx::{Executor, postgres::PgConnectOptions};
+use tokio::time::error::Elapsed;
 
 use super::{
     copy::EncodedRows,
-    dead_letters::{DeadLetter, Stage},
+    dead_letters::{DeadLetter, Recommitted, Stage, recommit},
     error::{StoreError, StoreErrorKind},
     outbox_plan::RowLimits,
     pool::{self, COMMITTER_NAME},
@@ -142,36 +143,72 @@ impl Committer {
         Ok(receipts.first().copied().unwrap_or_default())
     }
 
+    /// Commits what a dead letter kept, in place of that letter: in the order of `letter`, its number and its attempts.
+    ///
+    /// # Errors
+    /// As [`Self::commit`]; after an unknown outcome the letter is there as it was, or not.
+    ///
+    /// # Cancel safety
+    /// As [`Self::commit`].
+    pub async fn recommit(
+        &mut self,
+        letter: (i64, i32),
+        request: &mut WriteRequest,
+        mode: &CommitMode,
+    ) -> Result<Recommitted, StoreError> {
+        let part = Part {
+            digest: request.digest,
+            received: request.received,
+            rows: &mut request.rows,
+            letters: &request.dead_letters,
+            source: &request.source,
+        };
+        let mut session = self.taken_session().await?;
+        let context = self.context();
+        let transaction = Box::pin(recommit(&mut session, &context, letter, part, mode));
+        let result = tokio::time::timeout(mode.transaction_timeout, transaction).await;
+        self.ended(session, result, mode).await
+    }
+
     /// Does what a commit does, with nothing to commit: a connection, our rights and the table are there.
     ///
     /// # Errors
     /// What a commit would meet.
     pub async fn probe(&mut self) -> Result<(), StoreError> {
-        let mut session = match self.session.take() {
-            Some(session) => session,
-            None => self.open_session().await?,
-        };
+        let mut session = self.taken_session().await?;
         write::probe(&mut session.connection, &self.alone).await?;
         self.session = Some(session);
         Ok(())
     }
 
     async fn transact(&mut self, parts: &mut [Part<'_>], mode: &CommitMode) -> Result<Vec<Receipt>, StoreError> {
-        let mut session = match self.session.take() {
-            Some(session) => session,
-            None => self.open_session().await?,
-        };
-        let context = Context {
+        let mut session = self.taken_session().await?;
+        let context = self.context();
+        let transaction = Box::pin(commit_parts(&mut session, &context, parts, mode));
+        let result = tokio::time::timeout(mode.transaction_timeout, transaction).await;
+        self.ended(session, result, mode).await
+    }
+
+    fn context(&self) -> Context<'_> {
+        Context {
             worker: &self.worker,
             row_limits: self.row_limits,
             dead_letter_bytes_max: self.dead_letter_bytes_max,
             warnings: &self.warnings,
-        };
-        let transaction = Box::pin(commit_parts(&mut session, &context, parts, mode));
-        match tokio::time::timeout(mode.transaction_timeout, transaction).await {
-            Ok(Ok(receipts)) => {
+        }
+    }
+
+    /// Keeps the connection if it is known to be clean after a transaction that ended like this.
+    async fn ended<T>(
+        &mut self,
+        mut session: Session,
+        result: Result<Result<T, StoreError>, Elapsed>,
+        mode: &CommitMode,
+    ) -> Result<T, StoreError> {
+        match result {
+            Ok(Ok(done)) => {
                 self.session = Some(session);
-                Ok(receipts)
+                Ok(done)
             }
             Ok(Err(error)) => {
                 if error.kind().keeps_connection() && roll_back(&mut session).await {
@@ -187,6 +224,13 @@ impl Committer {
                     humantime::format_duration(mode.transaction_timeout)
                 ),
             )),
+        }
+    }
+
+    async fn taken_session(&mut self) -> Result<Session, StoreError> {
+        match self.session.take() {
+            Some(session) => Ok(session),
+            None => self.open_session().await,
         }
     }
 

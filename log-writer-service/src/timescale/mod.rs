@@ -33,7 +33,10 @@ pub use self::{
     claim::{ClaimOrder, ClaimRequest},
     committer::Committer,
     copy::EncodedRows,
-    dead_letters::{DeadLetter, Stage},
+    dead_letters::{
+        DeadLetter, Letter, LetterCount, LetterFilter, LetterTotals, LetterUpkeep, RawLetter, Recommitted, Redrivable,
+        Requeued, Stage, StoredLetter, count_letters, purge_letters, upkeep_letters,
+    },
     error::{StoreError, StoreErrorKind},
     housekeep::{Housekeeping, housekeep},
     migrations::{MigrationReport, migrate, pending_migrations},

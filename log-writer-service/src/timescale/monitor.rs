@@ -4,6 +4,7 @@ use sqlx::{Executor, PgPool};
 
 use super::{
     books::{Books, read_books},
+    dead_letters::{LetterTotals, read_totals},
     error::StoreError,
     outbox::{Backlog, read_backlog},
     status::{StoreStatus, read_status},
@@ -22,6 +23,8 @@ pub struct Snapshot {
     pub books: Books,
     /// What waits for Elasticsearch.
     pub backlog: Backlog,
+    /// Dead letters that wait for somebody.
+    pub letters: LetterTotals,
     /// Versions and edition.
     pub status: StoreStatus,
 }
@@ -45,8 +48,14 @@ impl Monitor {
             .map_err(StoreError::during(attempted))?;
         let books = read_books(&mut transaction).await?;
         let backlog = read_backlog(&mut transaction).await?;
+        let letters = read_totals(&mut transaction).await?;
         let status = read_status(&mut transaction).await?;
         transaction.commit().await.map_err(StoreError::during(attempted))?;
-        Ok(Snapshot { books, backlog, status })
+        Ok(Snapshot {
+            books,
+            backlog,
+            letters,
+            status,
+        })
     }
 }

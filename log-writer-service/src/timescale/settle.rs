@@ -3,13 +3,13 @@
 //! | step | a crash after it means |
 //! |---|---|
 //! | 1 lock the rows whose claim still holds | nothing |
-//! | 2 dead letters, 3 finished rows deleted, the rest put back, 4 books | nothing: uncommitted; delivered again, found there |
+//! | 2 dead letters kept, or removed where a redrive has worked, 3 finished rows deleted, the rest put back, 4 books | nothing: uncommitted; delivered again, found there |
 //! | 5 COMMIT | settled; if its answer is lost, a second settlement finds the claim gone and records nothing |
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, collections::HashSet, time::Duration};
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, Row};
+use sqlx::{PgConnection, Row, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{
@@ -98,6 +98,7 @@ impl Outbox {
             // By difference, so that the books balance whatever was counted.
             books.expired += held.events - settlement.indexed - dead - left;
             keep_refusals(&mut transaction, settlement).await?;
+            forget_redriven(&mut transaction, held, settlement).await?;
             match &settlement.rest {
                 Rest::Retry { open, after } if left > 0 => {
                     put_back(&mut transaction, settlement.id, left, open.as_deref(), *after).await?;
@@ -123,6 +124,9 @@ impl Outbox {
 struct Held {
     id: i64,
     events: i64,
+    /// Events that dead letters stand for, and whose they are; empty but for kind `redrive`.
+    redriven: Vec<(Uuid, Timestamp)>,
+    tenant: String,
 }
 
 impl Held {
@@ -156,7 +160,9 @@ async fn lock_held(
     let ids: Vec<i64> = settlements.iter().map(|settlement| settlement.id.0).collect();
     let attempts: Vec<i32> = settlements.iter().map(|settlement| settlement.attempts).collect();
     sqlx::query(
-        "select o.id, o.events
+        "select o.id, o.events, o.tenants[1] as tenant,
+           case when o.kind = 'redrive' then o.open_ids else '{}' end as ids,
+           case when o.kind = 'redrive' then o.open_times else '{}' end as times
          from log_writer.outbox o
          join unnest($2::bigint[], $3::integer[]) as s (id, attempts) on s.id = o.id and s.attempts = o.attempts
          where o.claimed_by = $1
@@ -170,13 +176,48 @@ async fn lock_held(
     .await
     .map_err(StoreError::during(attempted))?
     .iter()
-    .map(|row| {
-        Ok(Held {
-            id: row.try_get("id").map_err(StoreError::during(attempted))?,
-            events: row.try_get("events").map_err(StoreError::during(attempted))?,
-        })
-    })
+    .map(|row| held(row).map_err(StoreError::during(attempted)))
     .collect()
+}
+
+fn held(row: &PgRow) -> Result<Held, sqlx::Error> {
+    let ids: Vec<Uuid> = row.try_get("ids")?;
+    let times: Vec<DateTime<Utc>> = row.try_get("times")?;
+    Ok(Held {
+        id: row.try_get("id")?,
+        events: row.try_get("events")?,
+        redriven: ids.into_iter().zip(times.into_iter().map(Timestamp::from)).collect(),
+        tenant: row.try_get("tenant")?,
+    })
+}
+
+/// Removes the letters of redriven events that are settled and were not refused again.
+async fn forget_redriven(
+    connection: &mut PgConnection,
+    held: &Held,
+    settlement: &Settlement,
+) -> Result<(), StoreError> {
+    let mut left: HashSet<(Uuid, Timestamp)> = settlement.dead.iter().map(|dead| (dead.id, dead.timestamp)).collect();
+    match &settlement.rest {
+        Rest::Done => {}
+        Rest::Retry { open: Some(open), .. } => left.extend(open),
+        // All of the row is still open.
+        Rest::Retry { open: None, .. } => return Ok(()),
+    }
+    let settled: Vec<_> = held.redriven.iter().filter(|event| !left.contains(event)).collect();
+    if settled.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = settled.iter().map(|(id, _)| *id).collect();
+    let times: Vec<DateTime<Utc>> = settled.iter().map(|(_, time)| (*time).into()).collect();
+    sqlx::query(include_str!("sql/forget_redriven_letters.sql"))
+        .bind(&ids)
+        .bind(&times)
+        .bind(&held.tenant)
+        .execute(connection)
+        .await
+        .map_err(StoreError::during("remove redriven dead letters"))?;
+    Ok(())
 }
 
 async fn keep_refusals(connection: &mut PgConnection, settlement: &Settlement) -> Result<(), StoreError> {

@@ -24,7 +24,7 @@ use super::{
     bisect::{self, Exception, Outcome},
     books::{self, Books},
     copy::{COLUMNS, COPY_HEADER, COPY_TRAILER, EncodedRows},
-    dead_letters::{self, DeadLetter, Letter},
+    dead_letters::{self, DeadLetter, NewLetter},
     digests::{self, Noted},
     error::{StoreError, StoreErrorKind},
     outbox_plan::{self, RowLimits},
@@ -158,7 +158,7 @@ pub(super) async fn commit_parts(
 }
 
 /// Begins with everything that the server's or role's own settings could have otherwise.
-async fn begin(connection: &mut PgConnection, mode: &CommitMode) -> Result<(), StoreError> {
+pub(super) async fn begin(connection: &mut PgConnection, mode: &CommitMode) -> Result<(), StoreError> {
     let transaction_ms = mode.transaction_timeout.as_millis().max(1);
     // Late rows may meet compressed ones, and TimescaleDB by default refuses to open many (53400). Where it lacks the
     // setting, PostgreSQL takes the name for a custom one.
@@ -202,7 +202,7 @@ pub(super) async fn probe(connection: &mut PgConnection, mode: &CommitMode) -> R
 }
 
 /// Commits; a COMMIT that PostgreSQL answers with a warning or turns into a rollback is a failure.
-async fn commit(connection: &mut PgConnection, warnings: &Warnings) -> Result<(), StoreError> {
+pub(super) async fn commit(connection: &mut PgConnection, warnings: &Warnings) -> Result<(), StoreError> {
     let attempted = "commit the batch";
     warnings.forget();
     // In a transaction that has failed, COMMIT alone would roll back and say so in its tag only, which sqlx hides; the
@@ -224,7 +224,7 @@ async fn commit(connection: &mut PgConnection, warnings: &Warnings) -> Result<()
     }
 }
 
-fn receipts(
+pub(super) fn receipts(
     parts: &[Part<'_>],
     noted: &digests::NotedBatch,
     batch: &Batch<'_>,
@@ -274,19 +274,19 @@ fn receipts(
     receipts
 }
 
-fn letters<'a>(
+pub(super) fn letters<'a>(
     parts: &'a [Part<'_>],
     noted: &[Noted],
     batch: &Batch<'_>,
     exceptions: &'a [Exception],
     bytes_max: usize,
-) -> Vec<Letter<'a>> {
+) -> Vec<NewLetter<'a>> {
     let mut letters = Vec::new();
     for (part, _) in parts.iter().zip(noted).filter(|(_, of_part)| **of_part == Noted::New) {
         letters.extend(
             (0_u32..)
                 .zip(part.letters)
-                .map(|(number, letter)| Letter::decoded(part, letter, number)),
+                .map(|(number, letter)| NewLetter::decoded(part, letter, number)),
         );
     }
     for exception in exceptions {
@@ -294,13 +294,13 @@ fn letters<'a>(
             && let Some(place) = batch.locate(exception.row)
             && let Some(part) = parts.get(place.part)
         {
-            letters.push(Letter::refused_row(part, &place, reason, detail, bytes_max));
+            letters.push(NewLetter::refused_row(part, &place, reason, detail, bytes_max));
         }
     }
     letters
 }
 
-fn sum(receipts: &[Receipt], plan: &outbox_plan::Plan) -> Books {
+pub(super) fn sum(receipts: &[Receipt], plan: &outbox_plan::Plan) -> Books {
     let mut books = Books {
         unmirrored: plan.unmirrored,
         ..Books::default()

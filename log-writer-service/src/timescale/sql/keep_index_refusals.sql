@@ -17,6 +17,7 @@ cross join lateral (
 on conflict (stage, identity) do update set
   attempts = d.attempts + 1,
   last_at = now(),
+  redriven_at = null,
   reason = excluded.reason,
   detail = excluded.detail,
   batch_id = excluded.batch_id,

@@ -1,4 +1,4 @@
-//! Dead letters: what could not be decoded, stored or indexed, kept with the reason, so that it can be sent again.
+//! Keeping dead letters, as a part of the commit that could not take their events.
 //!
 //! One row for each stage and identity: the same letter again raises its `attempts` and is not kept twice.
 
@@ -7,8 +7,15 @@ use std::borrow::Cow;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{batch::Place, copy_text::row_as_json, error::StoreError, write::Part};
-use crate::event::Timestamp;
+use crate::{
+    event::Timestamp,
+    timescale::{
+        batch::Place,
+        copy_text::row_as_json,
+        error::StoreError,
+        write::{Part, Source},
+    },
+};
 
 /// Where an event failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,18 +57,18 @@ pub struct DeadLetter {
 }
 
 /// A dead letter as it goes into the table.
-pub(super) struct Letter<'a> {
-    stage: Stage,
-    identity: Vec<u8>,
-    reason: &'a str,
-    detail: &'a str,
+pub(in crate::timescale) struct Letter<'a> {
+    pub(super) stage: Stage,
+    pub(super) identity: Vec<u8>,
+    pub(super) reason: &'a str,
+    pub(super) detail: &'a str,
     raw: Cow<'a, [u8]>,
     raw_bytes: u64,
     position: Option<u32>,
     events: u32,
     event: Option<(Uuid, Timestamp)>,
     tenant: &'a str,
-    source: &'a super::write::Source,
+    source: &'a Source,
 }
 
 /// Number of a letter that stands for its whole request.
@@ -69,7 +76,7 @@ pub(super) const WHOLE_REQUEST: u32 = u32::MAX;
 
 impl<'a> Letter<'a> {
     /// A letter that came with its request; `number` among that request's letters makes it one of its own.
-    pub(super) fn decoded(part: &'a Part<'_>, letter: &'a DeadLetter, number: u32) -> Self {
+    pub(in crate::timescale) fn decoded(part: &'a Part<'_>, letter: &'a DeadLetter, number: u32) -> Self {
         let whole = letter.position.is_none();
         let number = if whole && part.rows.is_empty() && part.letters.len() == 1 {
             WHOLE_REQUEST
@@ -92,7 +99,7 @@ impl<'a> Letter<'a> {
     }
 
     /// A row that PostgreSQL refused.
-    pub(super) fn refused_row(
+    pub(in crate::timescale) fn refused_row(
         part: &'a Part<'_>,
         place: &Place<'_>,
         reason: &'a str,
@@ -126,14 +133,14 @@ impl<'a> Letter<'a> {
 }
 
 /// Keeps the letters, within the caller's transaction.
-pub(super) async fn keep(
+pub(in crate::timescale) async fn keep(
     connection: &mut PgConnection,
     batch_id: i64,
     letters: &[Letter<'_>],
 ) -> Result<(), StoreError> {
     // In groups: a body full of bad lines is one request, its letters must not all be one statement's parameters.
     for group in letters.chunks(500) {
-        sqlx::query(include_str!("sql/keep_dead_letters.sql"))
+        sqlx::query(include_str!("../sql/keep_dead_letters.sql"))
             .bind(batch_id)
             .bind(column(group, |letter| letter.stage.as_str()))
             .bind(column(group, |letter| letter.identity.as_slice()))

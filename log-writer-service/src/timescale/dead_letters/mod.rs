@@ -1,0 +1,26 @@
+//! Dead letters: what could not be decoded, stored or indexed, with the reason, from the day it is kept to its end.
+//!
+//! `keep` is part of a commit. Everything else is for people: `read` finds and counts, `requeue` sends stored events to
+//! Elasticsearch again, `recommit` stores what was not, `purge` deletes. Letters leave the table only with their event
+//! settled, by a purge, or by retention; the books count what happened and are never rewritten by a purge.
+
+mod keep;
+mod purge;
+mod raw;
+mod read;
+mod recommit;
+mod requeue;
+
+pub use self::{
+    keep::{DeadLetter, Stage},
+    purge::{LetterUpkeep, purge_letters, upkeep_letters},
+    raw::RawLetter,
+    read::{Letter, LetterCount, LetterFilter, LetterTotals, Redrivable, StoredLetter, count_letters},
+    recommit::Recommitted,
+    requeue::Requeued,
+};
+pub(in crate::timescale) use self::{
+    keep::{Letter as NewLetter, keep},
+    read::read_totals,
+    recommit::recommit,
+};

@@ -1,0 +1,75 @@
+//! Deleting dead letters: by a person, or because of their age. The books stay: a purged letter was dead lettered.
+//!
+//! Letters whose event is in the outbox again are left alone: its settlement decides about them.
+
+use std::time::Duration;
+
+use sqlx::PgPool;
+
+use super::read::{LetterFilter, MATCHES};
+use crate::{config::Database, timescale::error::StoreError};
+
+/// Letters deleted by one statement.
+const GROUP: i64 = 1_000;
+
+/// Deletes one group of letters that match, the oldest first, and of those only such as failed last longer ago than
+/// `older_than`; returns how many, 0 if none is left.
+///
+/// # Errors
+/// As any query; earlier groups stay deleted.
+pub async fn purge_letters(
+    pool: &PgPool,
+    filter: &LetterFilter,
+    older_than: Duration,
+    limit: i64,
+) -> Result<u64, StoreError> {
+    let sql = format!(
+        "delete from log_writer.dead_letters where id in (
+           select d.id from log_writer.dead_letters d
+           where {MATCHES} and d.redriven_at is null and d.last_at < now() - $7 * interval '1 microsecond'
+           order by d.last_at limit $8 for update skip locked)"
+    );
+    let done = filter
+        .bind(sqlx::query(&sql))
+        .bind(i64::try_from(older_than.as_micros()).unwrap_or(i64::MAX))
+        .bind(limit.min(GROUP))
+        .execute(pool)
+        .await;
+    Ok(done.map_err(StoreError::during("purge dead letters"))?.rows_affected())
+}
+
+/// What looking after the dead letters found and did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LetterUpkeep {
+    /// Letters deleted because they were older than `dead_letter_retention`.
+    pub expired: u64,
+    /// Whether more are kept than `dead_letters_rows_max`; none is dropped for that.
+    pub is_over_quota: bool,
+}
+
+/// Deletes what is older than the retention and compares what is left with the quota.
+///
+/// # Errors
+/// As any query; what was deleted before stays deleted.
+pub async fn upkeep_letters(pool: &PgPool, settings: &Database) -> Result<LetterUpkeep, StoreError> {
+    let mut done = LetterUpkeep::default();
+    let all = LetterFilter::default();
+    loop {
+        let gone = purge_letters(pool, &all, settings.dead_letter_retention, GROUP).await?;
+        done.expired += gone;
+        if gone == 0 {
+            break;
+        }
+    }
+    // Counts no further than it must.
+    let quota = i64::try_from(settings.dead_letters_rows_max).unwrap_or(i64::MAX);
+    done.is_over_quota = sqlx::query_scalar(
+        "select count(*) > $1 from (select from log_writer.dead_letters where redriven_at is null limit $2) d",
+    )
+    .bind(quota)
+    .bind(quota.saturating_add(1))
+    .fetch_one(pool)
+    .await
+    .map_err(StoreError::during("count dead letters"))?;
+    Ok(done)
+}
