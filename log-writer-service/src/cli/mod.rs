@@ -5,6 +5,7 @@
 
 mod bootstrap;
 mod config;
+mod dead_letters;
 mod healthcheck;
 mod migrate;
 mod serve;
@@ -64,6 +65,9 @@ enum Command {
     /// Shows the configuration
     #[command(subcommand)]
     Config(config::Command),
+    /// Finds, shows, redrives and purges dead letters
+    #[command(subcommand)]
+    DeadLetters(dead_letters::Command),
     /// Asks a running service for /health: exit code 0 if it answers 200
     Healthcheck(healthcheck::Arguments),
 }
@@ -74,6 +78,7 @@ pub fn run() -> ExitCode {
     let Arguments { given, command } = Arguments::parse();
     let done = match command {
         Some(Command::Config(command)) => command.run(&given),
+        Some(Command::DeadLetters(command)) => command.run(&given),
         Some(Command::Healthcheck(arguments)) => arguments.run(&given),
         Some(Command::Migrate) => migrate::run(&given),
         Some(Command::Bootstrap(arguments)) => arguments.run(&given),

@@ -75,6 +75,11 @@ fn describe() {
         "log_writer_doubles_removed_total",
         "Second copies in Elasticsearch that were removed."
     );
+    describe_database();
+}
+
+/// What stands in the database, the same from every replica.
+fn describe_database() {
     describe_gauge!(
         "log_writer_dead_letters",
         "Dead letters that wait for somebody, over all replicas, by stage: decode, store, index."

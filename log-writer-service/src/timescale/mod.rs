@@ -35,7 +35,7 @@ pub use self::{
     copy::EncodedRows,
     dead_letters::{
         DeadLetter, Letter, LetterCount, LetterFilter, LetterTotals, LetterUpkeep, RawLetter, Recommitted, Redrivable,
-        Requeued, Stage, StoredLetter, count_letters, purge_letters, upkeep_letters,
+        Requeued, Stage, StoredLetter, count_letters, count_purgeable, purge_letters, upkeep_letters,
     },
     error::{StoreError, StoreErrorKind},
     housekeep::{Housekeeping, housekeep},

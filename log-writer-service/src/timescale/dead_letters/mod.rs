@@ -13,7 +13,7 @@ mod requeue;
 
 pub use self::{
     keep::{DeadLetter, Stage},
-    purge::{LetterUpkeep, purge_letters, upkeep_letters},
+    purge::{LetterUpkeep, count_purgeable, purge_letters, upkeep_letters},
     raw::RawLetter,
     read::{Letter, LetterCount, LetterFilter, LetterTotals, Redrivable, StoredLetter, count_letters},
     recommit::Recommitted,

@@ -4,13 +4,35 @@
 
 use std::time::Duration;
 
-use sqlx::PgPool;
+use sqlx::{PgPool, Row};
 
 use super::read::{LetterFilter, MATCHES};
 use crate::{config::Database, timescale::error::StoreError};
 
 /// Letters deleted by one statement.
 const GROUP: i64 = 1_000;
+/// Six thousand years, in microseconds.
+const AGE_MAX: i64 = 6_000 * 365 * 86_400 * 1_000_000;
+
+/// Letters that [`purge_letters`] would delete.
+///
+/// # Errors
+/// As any query.
+pub async fn count_purgeable(pool: &PgPool, filter: &LetterFilter, older_than: Duration) -> Result<i64, StoreError> {
+    let attempted = "count dead letters";
+    let sql = format!(
+        "select count(*) from log_writer.dead_letters d
+         where {MATCHES} and d.redriven_at is null and d.last_at < now() - $7 * interval '1 microsecond'"
+    );
+    let query = filter.bind(sqlx::query(&sql)).bind(micros(older_than));
+    let row = query.fetch_one(pool).await.map_err(StoreError::during(attempted))?;
+    row.try_get(0).map_err(StoreError::during(attempted))
+}
+
+/// Bounded, so that PostgreSQL's times reach as far back.
+fn micros(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX).min(AGE_MAX)
+}
 
 /// Deletes one group of letters that match, the oldest first, and of those only such as failed last longer ago than
 /// `older_than`; returns how many, 0 if none is left.
@@ -31,7 +53,7 @@ pub async fn purge_letters(
     );
     let done = filter
         .bind(sqlx::query(&sql))
-        .bind(i64::try_from(older_than.as_micros()).unwrap_or(i64::MAX))
+        .bind(micros(older_than))
         .bind(limit.min(GROUP))
         .execute(pool)
         .await;
