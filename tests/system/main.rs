@@ -1,13 +1,15 @@
 //! The real binary on a real TimescaleDB with an Elasticsearch that fails as told.
 //!
 //! `lost_answers`: what was applied although nobody said so. `refusals`: what Elasticsearch will not have. `outages`:
-//! what stops a stream and must stop nothing else. `replicas`: two services on one outbox.
+//! what stops a stream and must stop nothing else. `replicas`: two services on one outbox. `dead_letters`: the commands
+//! that send what was refused again.
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,
     reason = "a broken expectation is a failed test"
 )]
 
+mod dead_letters;
 mod lost_answers;
 mod outages;
 mod refusals;

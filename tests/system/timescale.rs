@@ -14,6 +14,7 @@ mod timescale_duplicates;
 mod timescale_encoding;
 mod timescale_faults;
 mod timescale_housekeeping;
+mod timescale_letters;
 mod timescale_migrations;
 mod timescale_outbox;
 mod timescale_poison;
