@@ -15,6 +15,7 @@ mod timescale_encoding;
 mod timescale_faults;
 mod timescale_housekeeping;
 mod timescale_letters;
+mod timescale_letters_kept;
 mod timescale_migrations;
 mod timescale_outbox;
 mod timescale_poison;

@@ -1,4 +1,4 @@
-//! Dead letters after they are kept: requeued, committed in their own place, purged, deleted by age.
+//! Dead letters that are tried again: requeued, or committed in their own place.
 
 use std::time::Duration;
 
@@ -67,15 +67,16 @@ async fn settle(database: &TestDatabase, row: &OutboxRow, refused: &[u32], open:
 }
 
 /// Commits ten events of which Elasticsearch refuses the last four.
-async fn four_refused(database: &TestDatabase) -> Vec<i64> {
+pub(crate) async fn four_refused(database: &TestDatabase) -> Vec<i64> {
     let mut committer = database.committer("one").await;
     let events: Vec<_> = (0..10).map(event).collect();
     committer
         .commit(&mut [&mut request("a", &events)], &MODE)
         .await
         .expect("committed");
-    let rows = claim(database).await;
-    settle(database, &rows[0], &[6, 7, 8, 9], &[]).await;
+    for row in claim(database).await {
+        settle(database, &row, &[6, 7, 8, 9], &[]).await;
+    }
     letter_ids(database).await
 }
 
@@ -182,10 +183,10 @@ async fn a_letter_whose_event_is_gone_stays_and_many_events_make_several_outbox_
     .await;
 }
 
-fn broken(raw: &str) -> DeadLetter {
+pub(crate) fn broken(raw: &str) -> DeadLetter {
     DeadLetter {
         stage: Stage::Decode,
-        reason: "bad_json".to_owned(),
+        reason: "malformed_json".to_owned(),
         detail: "broken \u{0} here".to_owned(),
         raw: raw.as_bytes().to_vec(),
         raw_bytes: u64::try_from(raw.len()).expect("short"),
@@ -194,7 +195,7 @@ fn broken(raw: &str) -> DeadLetter {
 }
 
 /// A request of one event and two broken ones; the letters' numbers.
-async fn two_broken(database: &TestDatabase) -> Vec<i64> {
+pub(crate) async fn two_broken(database: &TestDatabase) -> Vec<i64> {
     let mut committer = database.committer("one").await;
     let mut batch = request("a", &[event(0)]);
     batch.dead_letters = vec![broken("{one"), broken("{two")];
@@ -325,125 +326,4 @@ async fn a_whole_request_that_is_refused_again_is_one_letter() {
         assert_eq!((books.received, books.committed, books.dead_lettered), (3, 3, 0));
     })
     .await;
-}
-
-#[tokio::test]
-async fn retention_deletes_by_age_and_the_quota_only_tells() {
-    with_database(async |database| {
-        two_broken(database).await;
-        let mut settings = database.settings.clone();
-        settings.dead_letters_rows_max = 2;
-        let done = upkeep_letters(&database.pool, &settings).await.expect("done");
-        assert_eq!((done.expired, done.is_over_quota), (0, false));
-        settings.dead_letters_rows_max = 1;
-        let done = upkeep_letters(&database.pool, &settings).await.expect("done");
-        assert_eq!((done.expired, done.is_over_quota), (0, true), "none is dropped");
-        database
-            .execute("update log_writer.dead_letters set last_at = now() - interval '91 days' where raw = '{one'")
-            .await;
-        let done = upkeep_letters(&database.pool, &settings).await.expect("done");
-        assert_eq!((done.expired, done.is_over_quota), (1, false));
-        let left = "select convert_from(raw, 'UTF8') from log_writer.dead_letters";
-        assert_eq!(database.text(left).await, "{two");
-        assert_eq!(database.books().await.dead_lettered, 2, "the books stay");
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn every_filter_narrows_and_the_newest_come_first() {
-    with_database(async |database| {
-        let index = four_refused(database).await;
-        let decode = two_broken_of(database, "b").await;
-        database
-            .execute("update log_writer.dead_letters set last_at = now() - interval '2 hours' where stage = 'index'")
-            .await;
-        let list = async |filter: &LetterFilter| -> Vec<i64> {
-            let letters = filter.list(&database.pool, 100).await.expect("listed");
-            letters.iter().map(|letter| letter.id).collect()
-        };
-        let all = list(&LetterFilter::default()).await;
-        let newest_first: Vec<i64> = decode.iter().rev().chain(index.iter().rev()).copied().collect();
-        assert_eq!(all, newest_first);
-        let hour_ago = Timestamp::from(chrono::Utc::now() - chrono::Duration::hours(1));
-        let none = LetterFilter::default;
-        for (filter, expected) in [
-            (
-                LetterFilter {
-                    since: Some(hour_ago),
-                    ..none()
-                },
-                2,
-            ),
-            (
-                LetterFilter {
-                    until: Some(hour_ago),
-                    ..none()
-                },
-                4,
-            ),
-            (
-                LetterFilter {
-                    stage: Some(Stage::Index),
-                    ..none()
-                },
-                4,
-            ),
-            (
-                LetterFilter {
-                    reason: Some("bad_json".to_owned()),
-                    ..none()
-                },
-                2,
-            ),
-            (
-                LetterFilter {
-                    tenant: Some("default".to_owned()),
-                    ..none()
-                },
-                6,
-            ),
-            (
-                LetterFilter {
-                    tenant: Some("blue".to_owned()),
-                    ..none()
-                },
-                0,
-            ),
-            (
-                LetterFilter {
-                    ids: Some(vec![index[0], decode[0], -1]),
-                    ..none()
-                },
-                2,
-            ),
-            (
-                LetterFilter {
-                    ids: Some(Vec::new()),
-                    ..none()
-                },
-                0,
-            ),
-        ] {
-            assert_eq!(list(&filter).await.len(), expected, "{filter:?}");
-        }
-        let summary = none().summary(&database.pool).await.expect("counted");
-        let counts: Vec<_> = summary
-            .iter()
-            .map(|count| (count.stage.as_str(), count.letters))
-            .collect();
-        assert_eq!(counts, [("index", 4), ("decode", 2)]);
-    })
-    .await;
-}
-
-async fn two_broken_of(database: &TestDatabase, seed: &str) -> Vec<i64> {
-    let mut committer = database.committer(seed).await;
-    let mut batch = request(seed, &[]);
-    (batch.received, batch.dead_letters) = (2, vec![broken("{one"), broken("{two")]);
-    committer.commit(&mut [&mut batch], &MODE).await.expect("committed");
-    sqlx::query_scalar("select id from log_writer.dead_letters where stage = 'decode' order by id")
-        .fetch_all(&database.pool)
-        .await
-        .expect("letters")
 }
