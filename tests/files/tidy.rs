@@ -24,7 +24,10 @@ const MAY_IMPORT: [(&str, &[&str]); 10] = [
         &["timescale", "elasticsearch", "event", "shutdown", "telemetry"],
     ),
     ("http", &["ingest", "timescale", "event", "telemetry"]),
-    ("cli", &["app", "timescale", "elasticsearch", "event", "telemetry"]),
+    (
+        "cli",
+        &["app", "ingest", "timescale", "elasticsearch", "event", "telemetry"],
+    ),
 ];
 
 /// Crates that the pure modules must not touch.

@@ -7,7 +7,6 @@ use log_writer_service::{
     timescale::{
         ClaimOrder, ClaimRequest, CommitMode, DeadLetter, IndexRefusal, LetterFilter, OutboxRow, RawLetter,
         Recommitted, Requeued, Rest, Settlement, Stage, WorkKind, WriteRequest, count_letters, purge_letters,
-        upkeep_letters,
     },
 };
 use uuid::Uuid;

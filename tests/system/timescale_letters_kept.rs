@@ -117,7 +117,7 @@ async fn every_filter_narrows_and_the_newest_come_first() {
         for (filter, expected) in filters(vec![index_one, decode_one, -1]) {
             assert_eq!(list(&filter).await.len(), expected, "{filter:?}");
         }
-        let summary = none().summary(&database.pool).await.expect("counted");
+        let summary = LetterFilter::default().summary(&database.pool).await.expect("counted");
         let counts: Vec<_> = summary
             .iter()
             .map(|count| (count.stage.as_str(), count.letters))

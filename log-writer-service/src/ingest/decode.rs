@@ -5,16 +5,16 @@
 use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
-use uuid::Uuid;
 
-use super::{Incoming, Refusal, admission::Reservation};
+use super::{
+    Incoming, Refusal,
+    admission::Reservation,
+    identity::{Claim, Origin, set_ids},
+};
 use crate::{
     config,
     elasticsearch::Targets,
-    event::{
-        Arrival, Digest, DigestParts, InvalidAliases, LogEvent, Normaliser, RawEvent, Timestamp, derive_id,
-        request_digest,
-    },
+    event::{Arrival, Digest, DigestParts, InvalidAliases, LogEvent, Normaliser, RawEvent, Timestamp, request_digest},
     timescale::{DeadLetter, EncodedRows, Source, Stage, WriteRequest},
     wire::{self, DecompressError, Piece, SplitSettings},
 };
@@ -54,28 +54,6 @@ pub struct Undecodable {
     pub detail: String,
     /// 413 instead of 400.
     pub too_large: bool,
-}
-
-/// What derived ids and judgements of time go by.
-#[derive(Debug)]
-pub(super) struct Origin {
-    /// Of the request's content.
-    pub(super) digest: Digest,
-    /// Whether the digest counts whatever the events have.
-    pub(super) counts: bool,
-    /// Place of the first event in its request.
-    pub(super) first_position: u32,
-    /// When it came in.
-    pub(super) arrived: Timestamp,
-    /// What the column `ingested_at` says.
-    pub(super) ingested: Timestamp,
-}
-
-/// What of a row the derived ids are made from, kept until the noted digest is known.
-struct Claim {
-    own_id: Option<Uuid>,
-    time: Option<Timestamp>,
-    position: u32,
 }
 
 impl Decoder {
@@ -380,34 +358,6 @@ fn reserve(reservation: &mut Reservation, bytes: usize) -> Result<(), Refusal> {
     } else {
         Err(Refusal::Busy)
     }
-}
-
-/// Gives every row its id and returns the digest to note.
-///
-/// The content's digest counts only if every event carries a time or an id, or the client sent a key: two equal bodies without either
-/// are two bodies. Then a random digest is noted, so that our own second attempt after an unknown COMMIT is exact all the same.
-fn set_ids(rows: &mut EncodedRows, claims: &[Claim], content: &Digest, counts: bool) -> Digest {
-    let counts = counts
-        || claims
-            .iter()
-            .all(|claim| claim.time.is_some() || claim.own_id.is_some());
-    let noted = if counts { *content } else { random_digest() };
-    for (row, claim) in claims.iter().enumerate() {
-        let digest = if claim.time.is_some() { content } else { &noted };
-        let derived = derive_id(claim.time, digest, claim.position);
-        rows.set_ids(row, claim.own_id.unwrap_or(derived), derived);
-        rows.set_position(row, claim.position);
-    }
-    noted
-}
-
-fn random_digest() -> Digest {
-    let (first, second) = (Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes());
-    let mut bytes = [0; 32];
-    for (to, from) in bytes.iter_mut().zip(first.into_iter().chain(second)) {
-        *to = from;
-    }
-    Digest(bytes)
 }
 
 fn raw_text<'a>(raw: &'a RawEvent<'_>) -> &'a str {

@@ -7,6 +7,7 @@
 mod admission;
 mod committers;
 mod decode;
+mod identity;
 mod queue;
 mod readiness;
 mod redecode;

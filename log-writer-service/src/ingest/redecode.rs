@@ -10,11 +10,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::{
-    Incoming, Refusal,
-    admission::Admission,
-    decode::{Decoder, Origin},
-};
+use super::{Incoming, Refusal, admission::Admission, decode::Decoder, identity::Origin};
 use crate::{
     config::{Aliases, Config},
     elasticsearch::Targets,
@@ -105,6 +101,7 @@ impl Redecoder {
                 event.timestamp = time;
                 rows.push(&event, origin.ingested, self.decoder.target(&event).as_ref());
                 rows.set_ids(0, id, derive_id(Some(time), &origin.digest, origin.first_position));
+                rows.set_position(0, origin.first_position);
             }
             Err(unusable) => dead_letters.push(self.decoder.letter(
                 unusable.name(),
