@@ -181,7 +181,7 @@ fn column<'g, T>(group: &'g [Letter<'_>], of: impl Fn(&'g Letter<'_>) -> T) -> V
 }
 
 /// PostgreSQL's text holds no NUL, and a letter must not fail for what made it one.
-pub(super) fn without_nul(text: &str) -> Cow<'_, str> {
+pub(in crate::timescale) fn without_nul(text: &str) -> Cow<'_, str> {
     if text.contains('\0') {
         Cow::Owned(text.replace('\0', "\u{fffd}"))
     } else {

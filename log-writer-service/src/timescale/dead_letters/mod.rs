@@ -20,7 +20,7 @@ pub use self::{
     requeue::Requeued,
 };
 pub(in crate::timescale) use self::{
-    keep::{Letter as NewLetter, keep},
+    keep::{Letter as NewLetter, keep, without_nul},
     read::read_totals,
     recommit::recommit,
 };
