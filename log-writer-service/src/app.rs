@@ -12,10 +12,14 @@ use std::{
 use anyhow::Context;
 use axum_server::Handle;
 use secrecy::ExposeSecret;
-use tokio::sync::Notify;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::Notify,
+};
 use uuid::Uuid;
 
 use crate::{
+    auth::Credentials,
     config::{Config, url_without_secrets},
     delivery::{BulkLimits, Delivery, Mirror, MirrorState, Parts},
     elasticsearch::{Client, DocumentWriter, Targets},
@@ -45,6 +49,10 @@ const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 /// If it can't listen, if a client for a store can't be made from the configuration, or if a task ended before it should.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
     let prometheus = metric::install().context("installing the metrics recorder")?;
+    let credentials = Credentials::open(&config).map_err(|mistakes| anyhow::anyhow!("{}", mistakes.join("; ")))?;
+    // From here on the signal no longer ends the process.
+    let hangups = credentials.as_ref().map(|_| signal(SignalKind::hangup())).transpose();
+    let hangups = hangups.context("listening for SIGHUP")?;
     let served =
         http::listen(&config.http).with_context(|| format!("listening on http.listen = {}", config.http.listen))?;
     tracing::info!(address = %served.address, version = env!("CARGO_PKG_VERSION"), "listening");
@@ -70,7 +78,11 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let router = http::router(AppState {
         observatory,
         settings: config.http.clone(),
+        credentials: credentials.clone(),
     });
+    if let (Some(credentials), Some(hangups)) = (credentials, hangups) {
+        tasks.spawn("credentials", keep_credentials(credentials, hangups, tasks.clone()));
+    }
     spawn_server(&tasks, served, router, &handle);
     tasks.spawn("metrics upkeep", upkeep(prometheus, tasks.clone()));
     let store = Store {
@@ -207,6 +219,37 @@ fn spawn_server(tasks: &Tasks, served: http::Served, router: axum::Router, handl
         // Told to shut down: the process follows.
         stopping.cancelled().await;
     });
+}
+
+/// Puts new tokens in force on SIGHUP; a file that is wrong or cannot be read changes nothing.
+async fn keep_credentials(credentials: Credentials, mut hangups: Signal, tasks: Tasks) {
+    let stopping = tasks.stopping();
+    tell_expired(&credentials);
+    loop {
+        tokio::select! {
+            _ = hangups.recv() => match credentials.reload() {
+                Ok(tokens) => {
+                    tracing::info!(tokens, "SIGHUP: the tokens were read again and are in force");
+                    tell_expired(&credentials);
+                }
+                Err(mistakes) => tracing::error!(
+                    mistakes = mistakes.join("; "),
+                    "SIGHUP: the new file of tokens is not used; THE OLD TOKENS STAY IN FORCE"
+                ),
+            },
+            () = stopping.cancelled() => return,
+        }
+    }
+}
+
+fn tell_expired(credentials: &Credentials) {
+    let expired = credentials.expired(chrono::Utc::now());
+    if !expired.is_empty() {
+        tracing::warn!(
+            tokens = expired.join(", "),
+            "tokens are past their end: requests with them are answered 401"
+        );
+    }
 }
 
 async fn upkeep(prometheus: metrics_exporter_prometheus::PrometheusHandle, tasks: Tasks) {

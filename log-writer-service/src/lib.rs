@@ -6,6 +6,7 @@
 //! them back and hands them to [`elasticsearch`]. [`app`] puts the parts together.
 
 pub mod app;
+pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod delivery;

@@ -2,7 +2,7 @@
 //!
 //! In the order of an event's way: what is taken and stored (`recordings`, `odd_events`), how requests are answered (`answers`),
 //! when documents can be found (`searchable`), what a crash or an absent store costs (`crashes`), and what the
-//! service makes of the cluster's templates (`templates`), the other commands (`commands`), and what Vector's own programs send (`vector_programs`). `fake_is_real` holds the fake of the system suite to what
+//! service makes of the cluster's templates (`templates`), who gets in (`credentials`), the other commands (`commands`), and what Vector's own programs send (`vector_programs`). `fake_is_real` holds the fake of the system suite to what
 //! the real server does.
 #![expect(
     clippy::expect_used,
@@ -15,6 +15,7 @@
 mod answers;
 mod commands;
 mod crashes;
+mod credentials;
 mod events;
 mod fake_is_real;
 mod odd_events;

@@ -8,8 +8,9 @@ use std::{
 };
 
 /// Module → modules of the service that it may import, besides itself and `config`.
-const MAY_IMPORT: [(&str, &[&str]); 10] = [
+const MAY_IMPORT: [(&str, &[&str]); 11] = [
     ("event", &[]),
+    ("auth", &[]),
     ("wire", &["event"]),
     ("config", &[]),
     ("timescale", &["event"]),
@@ -23,10 +24,10 @@ const MAY_IMPORT: [(&str, &[&str]); 10] = [
         "delivery",
         &["timescale", "elasticsearch", "event", "shutdown", "telemetry"],
     ),
-    ("http", &["ingest", "timescale", "event", "telemetry"]),
+    ("http", &["auth", "ingest", "timescale", "event", "telemetry"]),
     (
         "cli",
-        &["app", "ingest", "timescale", "elasticsearch", "event", "telemetry"],
+        &["app", "auth", "ingest", "timescale", "elasticsearch", "event", "telemetry"],
     ),
 ];
 

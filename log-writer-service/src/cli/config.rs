@@ -20,7 +20,7 @@ impl Command {
         match self {
             Self::Default => print(&DEFAULT_FILE),
             Self::Check => {
-                let loaded = given.load()?;
+                let loaded = given.load_to_serve()?;
                 for note in &loaded.notes {
                     // Not a part of the TOML on standard output.
                     writeln!(io::stderr(), "note: {note}").ok();

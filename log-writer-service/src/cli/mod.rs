@@ -9,6 +9,7 @@ mod dead_letters;
 mod healthcheck;
 mod migrate;
 mod serve;
+mod token;
 mod unreachable;
 
 use std::{
@@ -23,6 +24,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
+    auth,
     config::{Config, Loaded, Report, Sources, load_with},
     event::Normaliser,
     telemetry::logging,
@@ -70,6 +72,9 @@ enum Command {
     DeadLetters(dead_letters::Command),
     /// Asks a running service for /health: exit code 0 if it answers 200
     Healthcheck(healthcheck::Arguments),
+    /// Makes tokens and hashes for the file that auth.tokens_file names
+    #[command(subcommand)]
+    Token(token::Command),
 }
 
 /// Runs the command that the process's arguments name.
@@ -80,6 +85,7 @@ pub fn run() -> ExitCode {
         Some(Command::Config(command)) => command.run(&given),
         Some(Command::DeadLetters(command)) => command.run(&given),
         Some(Command::Healthcheck(arguments)) => arguments.run(&given),
+        Some(Command::Token(command)) => command.run(),
         Some(Command::Migrate) => migrate::run(&given),
         Some(Command::Bootstrap(arguments)) => arguments.run(&given),
         Some(Command::Serve) | None => serve::run(&given),
@@ -122,6 +128,19 @@ impl Given {
         let sources = Sources::of_process(self.config.clone(), &self.set, self.listen.as_deref());
         load_with(&sources, alias_mistakes)
     }
+
+    /// The same for what listens: who may connect is checked too.
+    ///
+    /// # Errors
+    /// A [`Report`] of all mistakes.
+    fn load_to_serve(&self) -> Result<Loaded, Report> {
+        let sources = Sources::of_process(self.config.clone(), &self.set, self.listen.as_deref());
+        load_with(&sources, |config| {
+            let mut mistakes = alias_mistakes(config);
+            mistakes.extend(auth::mistakes(config));
+            mistakes
+        })
+    }
 }
 
 impl Given {
@@ -130,19 +149,22 @@ impl Given {
     /// # Errors
     /// A [`Report`] of all mistakes, or the log's own error.
     fn begin(&self) -> anyhow::Result<Config> {
-        let loaded = self.load()?;
-        logging::init(&loaded.config.log)?;
-        for note in &loaded.notes {
-            tracing::warn!("{note}");
-        }
-        let changes = loaded.changes();
-        if changes.is_empty() {
-            tracing::info!("every key of the configuration has its default");
-        } else {
-            tracing::info!(changes = changes.join("; "), "configuration");
-        }
-        Ok(loaded.config)
+        begin_with(self.load()?)
     }
+}
+
+fn begin_with(loaded: Loaded) -> anyhow::Result<Config> {
+    logging::init(&loaded.config.log)?;
+    for note in &loaded.notes {
+        tracing::warn!("{note}");
+    }
+    let changes = loaded.changes();
+    if changes.is_empty() {
+        tracing::info!("every key of the configuration has its default");
+    } else {
+        tracing::info!(changes = changes.join("; "), "configuration");
+    }
+    Ok(loaded.config)
 }
 
 /// What the normaliser cannot work with: a name in two lists, for example.

@@ -21,6 +21,7 @@ const CHUNKS_MAX: u128 = 1000;
 pub(super) fn between_keys(config: &Config, merge: &mut Merge) {
     no_zeros(config, merge);
     http(config, merge);
+    auth(config, merge);
     events(config, merge);
     database(config, merge);
     delivery(config, merge);
@@ -38,6 +39,7 @@ pub(super) fn between_keys(config: &Config, merge: &mut Merge) {
 fn no_zeros(config: &Config, merge: &mut Merge) {
     let Config {
         http,
+        auth: _,
         events,
         database,
         elasticsearch,
@@ -104,17 +106,34 @@ fn http(config: &Config, merge: &mut Merge) {
     }
 }
 
+fn auth(config: &Config, merge: &mut Merge) {
+    let auth = &config.auth;
+    match (auth.enabled, &auth.tokens_file) {
+        (true, None) => merge.refuse(
+            &["auth.enabled", "auth.tokens_file"],
+            "requests need a token, but no file of tokens is named; `log-writer-service token new` makes an entry for one",
+        ),
+        (false, Some(_)) => merge
+            .notes
+            .push("auth.tokens_file is not read: auth.enabled is false, nobody is asked for a token".to_owned()),
+        (true, Some(_)) if !config.events.body_tenants.is_empty() => merge
+            .notes
+            .push("events.body_tenants has no effect: with auth.enabled the tenant is the token's".to_owned()),
+        (true, Some(_)) | (false, None) => {}
+    }
+}
+
 fn events(config: &Config, merge: &mut Merge) {
     let events = &config.events;
     if events.depth_max > DEPTH_MAX {
         merge.refuse(&["events.depth_max"], format!("must be at most {DEPTH_MAX}"));
     }
-    if let Some(wrong) = namespace_mistake(&events.default_tenant) {
+    if let Some(wrong) = tenant_mistake(&events.default_tenant) {
         merge.refuse(&["events.default_tenant"], wrong);
     }
     let mut lower = BTreeMap::from([(events.default_tenant.to_lowercase(), events.default_tenant.as_str())]);
     for tenant in &events.body_tenants {
-        if let Some(wrong) = namespace_mistake(tenant) {
+        if let Some(wrong) = tenant_mistake(tenant) {
             merge.refuse(&["events.body_tenants"], format!("`{tenant}` {wrong}"));
         }
         let before = lower.insert(tenant.to_lowercase(), tenant);
@@ -280,7 +299,8 @@ fn names_of_indices(config: &Config, merge: &mut Merge) {
 }
 
 /// What keeps a tenant from being the end of an index's name; it is written there in lower case.
-fn namespace_mistake(tenant: &str) -> Option<String> {
+#[must_use]
+pub fn tenant_mistake(tenant: &str) -> Option<String> {
     name_mistake(&tenant.to_lowercase())
 }
 

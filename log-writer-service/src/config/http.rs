@@ -31,4 +31,6 @@ pub struct Http {
     /// Time that a shutdown waits for what was begun.
     #[serde(with = "super::unit::duration")]
     pub drain_timeout: Duration,
+    /// Whether it may listen beyond loopback although nobody is asked for a credential.
+    pub allow_unauthenticated: bool,
 }

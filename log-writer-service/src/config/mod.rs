@@ -5,6 +5,7 @@
 //! [`Report`] of every mistake. It reads the files that hold secrets, too: no other module reads the environment or
 //! those files, and every other module gets only the section it needs.
 
+mod auth;
 mod check;
 mod credentials;
 mod database;
@@ -28,6 +29,8 @@ mod unit;
 
 use serde::Deserialize;
 
+pub use self::auth::Auth;
+pub use self::check::tenant_mistake;
 pub use self::database::{Database, SynchronousCommit};
 pub use self::delivery::Delivery;
 pub use self::elasticsearch::{Elasticsearch, Gzip, Naming};
@@ -46,6 +49,8 @@ pub use self::source::{Sources, USUAL_FILE};
 pub struct Config {
     /// Section `[http]`.
     pub http: Http,
+    /// Section `[auth]`.
+    pub auth: Auth,
     /// Section `[events]`.
     pub events: Events,
     /// Section `[database]`.

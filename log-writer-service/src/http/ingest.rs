@@ -13,7 +13,7 @@
 use std::net::SocketAddr;
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{ConnectInfo, Request, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
@@ -25,6 +25,7 @@ use super::{
     problem, problem_and_close,
 };
 use crate::{
+    auth::Caller,
     event::Digest,
     ingest::{Accepted, Incoming, Refusal},
 };
@@ -33,6 +34,7 @@ use crate::{
 pub(super) async fn ingest(
     State(state): State<AppState>,
     ConnectInfo(address): ConnectInfo<SocketAddr>,
+    caller: Option<Extension<Caller>>,
     request: Request,
 ) -> Response {
     let ingestor = &state.observatory.ingestor;
@@ -44,6 +46,7 @@ pub(super) async fn ingest(
     let limit = state.settings.body_bytes_max;
     let read = body::read(body, length, limit, state.settings.body_timeout, ingestor.admission()).await;
     let mut incoming = incoming(&parts.headers, parts.uri.path(), address);
+    incoming.tenant = caller.map(|Extension(caller)| caller.tenant);
     let result = match read {
         Read::Whole(body, reservation) => {
             incoming.body_bytes = u64::try_from(body.len()).unwrap_or(u64::MAX);

@@ -3,8 +3,10 @@
 //! Answers are small, uncompressed and carry `Content-Length`: Vector drops a batch whose 200 breaks off. Statuses are chosen by what
 //! Vector does with them (0.57): it sends again after 408, 429 and 5xx but 501, and drops the batch on anything else.
 //!
-//! Layers, outermost first: measure and answer panics with 500 (Vector sends again).
+//! Layers, outermost first: measure and answer panics with 500 (Vector sends again); for each path that needs one, ask for a
+//! credential before anything of the body is read.
 
+mod access;
 mod body;
 mod ingest;
 mod server;
@@ -23,8 +25,14 @@ use axum::{
 use serde::Serialize;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use self::access::Guard;
 pub use self::server::{Served, listen};
-use crate::{config, telemetry::metric, telemetry::status::Observatory};
+use crate::{
+    auth::{Credentials, Scope},
+    config,
+    telemetry::metric,
+    telemetry::status::Observatory,
+};
 
 /// What handlers share.
 #[derive(Debug, Clone)]
@@ -33,6 +41,8 @@ pub struct AppState {
     pub observatory: Observatory,
     /// Section `[http]`.
     pub settings: config::Http,
+    /// Who may send and read; `None` if nobody is asked.
+    pub credentials: Option<Credentials>,
 }
 
 /// A refusal in words: `error` is a stable name, `message` says what happened and what to do.
@@ -46,13 +56,21 @@ struct Problem<'a> {
 
 /// All routes.
 pub fn router(state: AppState) -> Router {
+    let guard = Guard::new(state.credentials.clone());
+    let asking = |scope| middleware::from_fn_with_state(guard.asking_for(scope), access::ask);
+    // A layer covers the methods that stand before it.
+    let ingest = || {
+        post(ingest::ingest)
+            .put(ingest::ingest)
+            .route_layer(asking(Scope::Ingest))
+    };
     Router::new()
-        .route("/ingest", post(ingest::ingest).put(ingest::ingest))
-        .route("/", post(ingest::ingest).put(ingest::ingest).get(tell::root))
+        .route("/ingest", ingest())
+        .route("/", ingest().get(tell::root))
         .route("/health", get(tell::health))
         .route("/ready", get(tell::ready))
-        .route("/metrics", get(tell::metrics))
-        .route("/api/v1/status", get(tell::status))
+        .route("/metrics", get(tell::metrics).route_layer(asking(Scope::Read)))
+        .route("/api/v1/status", get(tell::status).route_layer(asking(Scope::Read)))
         .fallback(tell::unknown_path)
         .method_not_allowed_fallback(tell::unknown_method)
         .layer(CatchPanicLayer::custom(panicked))

@@ -178,14 +178,14 @@ impl Ingestor {
         self.commit(decoded, reservation, deadline).await
     }
 
-    /// Keeps what is known of a body that is over the limit.
+    /// Keeps what is known of a body that is over the limit; `body` is the hash of what was read of it.
     ///
     /// # Errors
     /// As [`Ingestor::accept`].
     pub async fn accept_too_large(
         &self,
-        incoming: Incoming,
-        digest: Digest,
+        mut incoming: Incoming,
+        body: Digest,
         limit: usize,
     ) -> Result<Accepted, Refusal> {
         let deadline = Instant::now() + self.answer_timeout;
@@ -201,6 +201,10 @@ impl Ingestor {
             detail,
             too_large: true,
         };
+        // With tenant and path in it: two tenants may send the same body.
+        incoming.body = Bytes::copy_from_slice(&body.0);
+        let digest = self.decoder.digest(&incoming);
+        incoming.body = Bytes::new();
         let decoded = self.decoder.keep_body(&incoming, digest, undecodable);
         self.commit(decoded, self.admission.open(), deadline).await
     }

@@ -36,6 +36,10 @@ fn describe() {
         "log_writer_http_request_duration_seconds",
         "Time from the request's head to the answer, by route."
     );
+    describe_counter!(
+        "log_writer_auth_failures_total",
+        "Requests refused for their credential, by reason."
+    );
     describe_gauge!(
         "log_writer_inflight_bytes",
         "Bytes that requests hold: bodies, expanded bodies, encoded rows."
@@ -111,6 +115,11 @@ fn describe_database() {
 pub fn request(route: &'static str, code: u16, elapsed: Duration) {
     counter!("log_writer_http_requests_total", "route" => route, "code" => code.to_string()).increment(1);
     histogram!("log_writer_http_request_duration_seconds", "route" => route).record(elapsed);
+}
+
+/// Requests were refused for their credential.
+pub(crate) fn auth_failures(reason: &'static str, requests: u64) {
+    counter!("log_writer_auth_failures_total", "reason" => reason).increment(requests);
 }
 
 /// A commit attempt ended.
