@@ -200,6 +200,8 @@ fn the_service_in_the_container_listens_where_the_others_look_for_it() {
     }
     let database = text(&self::service("timescaledb"), "environment.POSTGRES_DB").to_owned();
     assert!(text(environment, "DATABASE_URL").ends_with(&format!("/{database}")));
+    // Only because the one published port is on loopback, as asserted above.
+    assert_eq!(text(environment, "LOG_WRITER__HTTP__ALLOW_UNAUTHENTICATED"), "true");
     assert!(seconds(text(&service, "stop_grace_period")) > defaults.http.drain_timeout.as_secs());
     assert!(repository().join(text(&service, "build.dockerfile")).is_file());
 }

@@ -198,10 +198,43 @@ fn the_service_and_the_job_read_their_own_secret_by_variables_that_exist() {
     }
     let deployment = find("Deployment", "log-writer");
     let variables = variables(at(&deployment, "spec.template.spec.containers.0"));
-    assert!(variables.contains(&(
-        "LOG_WRITER__DATABASE__MIGRATE_ON_START".to_owned(),
-        Some("false".to_owned())
-    )));
+    for (variable, value) in [
+        ("LOG_WRITER__DATABASE__MIGRATE_ON_START", "false"),
+        ("LOG_WRITER__AUTH__ENABLED", "true"),
+        ("LOG_WRITER__AUTH__TOKENS_FILE", "/run/secrets/log-writer/tokens.toml"),
+    ] {
+        assert!(
+            variables.contains(&(variable.to_owned(), Some(value.to_owned()))),
+            "{variable}"
+        );
+    }
+    assert!(
+        !variables
+            .iter()
+            .any(|(name, _)| name.ends_with("ALLOW_UNAUTHENTICATED")),
+        "other pods can connect"
+    );
+}
+
+#[test]
+fn the_agent_sends_the_token_of_its_secret() {
+    let agent = find("DaemonSet", "vector-agent");
+    let pod = at(&agent, "spec.template.spec");
+    let mounted = list(at(pod, "containers.0"), "volumeMounts");
+    let token = mounted.iter().find(|mount| text(mount, "name") == "token").unwrap();
+    let volumes = list(pod, "volumes");
+    let volume = volumes.iter().find(|volume| text(volume, "name") == "token").unwrap();
+    assert_eq!(text(volume, "secret.secretName"), "vector-agent");
+    let configs = log_writer_tests::vector_programs::configs().unwrap();
+    let config = configs.iter().find(|config| config.name == "kubernetes.toml").unwrap();
+    let backend = &config.table["secret"]["credentials"];
+    assert_eq!(backend["type"].as_str(), Some("directory"));
+    assert_eq!(backend["path"].as_str(), Some(text(token, "mountPath")));
+    let auth = &config.table["sinks"]["log_writer"]["auth"];
+    assert_eq!(auth["strategy"].as_str(), Some("bearer"));
+    assert_eq!(auth["token"].as_str(), Some("SECRET[credentials.log_writer_token]"));
+    let manifest = fs::read_to_string(repository().join("deploy/kubernetes/vector-agent.yaml")).unwrap();
+    assert!(manifest.contains("create secret generic vector-agent --from-file=log_writer_token="));
 }
 
 #[test]
