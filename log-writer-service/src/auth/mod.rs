@@ -1,9 +1,10 @@
-//! Who may do what: tokens, checked on every request, replaced while the service runs.
+//! Who may do what: tokens and certificates, checked on every request, replaced while the service runs.
 //!
 //! The file holds hashes; a secret is seen in a request only and is never logged or kept. An unknown name takes as long
 //! as a wrong secret: every check compares with every token. A new file that is wrong or cannot be read changes nothing:
 //! the tokens before it stay. What a refusal looks like over HTTP is `http`'s.
 
+mod certificates;
 mod expiry;
 mod file;
 mod hash;
@@ -18,6 +19,7 @@ use std::{
 use chrono::{DateTime, Utc};
 
 pub use self::{
+    certificates::server_config,
     expiry::{InvalidExpiry, expiry},
     file::{Entry, entry},
     hash::{SECRET_BYTES_MIN, WeakSecret, hash_of, new_secret},
@@ -42,6 +44,8 @@ pub struct Caller {
 /// Why a request was refused; its sender is not told more than the status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
+    /// No certificate of a client.
+    Certificate,
     /// No credential.
     Missing,
     /// A credential that cannot be read, or several.
@@ -56,7 +60,8 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
+        Self::Certificate,
         Self::Missing,
         Self::Malformed,
         Self::Unknown,
@@ -68,6 +73,7 @@ impl Reason {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Certificate => "certificate",
             Self::Missing => "missing",
             Self::Malformed => "malformed",
             Self::Unknown => "unknown",
@@ -173,11 +179,12 @@ impl Credentials {
 pub fn mistakes(config: &Config) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let others_can_connect = !config.http.listen.ip().to_canonical().is_loopback();
-    if others_can_connect && !config.auth.enabled && !config.http.allow_unauthenticated {
+    let needs_certificate = config.tls.enabled && config.tls.client_ca_file.is_some();
+    if others_can_connect && !config.auth.enabled && !needs_certificate && !config.http.allow_unauthenticated {
         found.push((
             "http.listen".to_owned(),
             "other machines can connect, and nobody would be asked for a credential; give auth.enabled = true and \
-             auth.tokens_file (docs/SECURITY.md), or listen on 127.0.0.1, or, if something else keeps strangers out, \
+             auth.tokens_file, or tls.client_ca_file (docs/SECURITY.md), or listen on 127.0.0.1, or, if something else keeps strangers out, \
              http.allow_unauthenticated = true"
                 .to_owned(),
         ));
@@ -191,6 +198,9 @@ pub fn mistakes(config: &Config) -> Vec<(String, String)> {
                 .into_iter()
                 .map(|mistake| ("auth.tokens_file".to_owned(), mistake)),
         );
+    }
+    if let Err(mistakes) = server_config(&config.tls) {
+        found.extend(mistakes);
     }
     found
 }

@@ -1,3 +1,5 @@
+//! Tokens as people write them, secrets as clients send them, and what keeps a service from starting.
+
 use std::{fs, path::Path};
 
 use chrono::TimeDelta;

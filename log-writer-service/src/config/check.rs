@@ -22,6 +22,7 @@ pub(super) fn between_keys(config: &Config, merge: &mut Merge) {
     no_zeros(config, merge);
     http(config, merge);
     auth(config, merge);
+    tls(config, merge);
     events(config, merge);
     database(config, merge);
     delivery(config, merge);
@@ -40,6 +41,7 @@ fn no_zeros(config: &Config, merge: &mut Merge) {
     let Config {
         http,
         auth: _,
+        tls: _,
         events,
         database,
         elasticsearch,
@@ -120,6 +122,23 @@ fn auth(config: &Config, merge: &mut Merge) {
             .notes
             .push("events.body_tenants has no effect: with auth.enabled the tenant is the token's".to_owned()),
         (true, Some(_)) | (false, None) => {}
+    }
+}
+
+fn tls(config: &Config, merge: &mut Merge) {
+    let tls = &config.tls;
+    for (key, file) in [("tls.cert_file", &tls.cert_file), ("tls.key_file", &tls.key_file)] {
+        if tls.enabled && file.is_none() {
+            merge.refuse(
+                &["tls.enabled", key],
+                "TLS needs a certificate and its key; name both files",
+            );
+        }
+    }
+    if !tls.enabled && (tls.cert_file.is_some() || tls.key_file.is_some() || tls.client_ca_file.is_some()) {
+        merge
+            .notes
+            .push("the files of [tls] are not read: tls.enabled is false, requests come in the clear".to_owned());
     }
 }
 

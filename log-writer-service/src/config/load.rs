@@ -211,12 +211,14 @@ impl Merge {
 
     fn extract(&mut self) -> Option<Config> {
         // Each section is tried even if one before it cannot be had, so that its mistakes are in the report too.
-        let (http, auth, events) = (self.section("http"), self.section("auth"), self.section("events"));
+        let (http, auth, tls) = (self.section("http"), self.section("auth"), self.section("tls"));
+        let events = self.section("events");
         let (database, elasticsearch) = (self.section("database"), self.section("elasticsearch"));
         let (delivery, log) = (self.section("delivery"), self.section("log"));
         Some(Config {
             http: http?,
             auth: auth?,
+            tls: tls?,
             events: events?,
             database: database?,
             elasticsearch: elasticsearch?,

@@ -25,6 +25,7 @@ mod setting;
 mod source;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod unit;
 
 use serde::Deserialize;
@@ -42,6 +43,7 @@ pub use self::log::{Format, Log};
 pub use self::report::{Given, Mistake, Report};
 pub use self::secret::url as url_without_secrets;
 pub use self::source::{Sources, USUAL_FILE};
+pub use self::tls::Tls;
 
 /// The whole configuration.
 #[derive(Debug, Clone, Deserialize)]
@@ -51,6 +53,8 @@ pub struct Config {
     pub http: Http,
     /// Section `[auth]`.
     pub auth: Auth,
+    /// Section `[tls]`.
+    pub tls: Tls,
     /// Section `[events]`.
     pub events: Events,
     /// Section `[database]`.

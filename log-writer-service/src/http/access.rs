@@ -2,7 +2,7 @@
 //!
 //! | situation | answer |
 //! |---|---|
-//! | no credential, one that is not known, or past its end | 401 |
+//! | no certificate where one is needed; no credential, one that is not known, or past its end | 401 |
 //! | a good credential that does not allow this | 403 |
 //!
 //! Both say no more than that. Vector drops the batch on either unless its `retry_strategy` names them (0.57), so the log
@@ -23,9 +23,9 @@ use axum::{
 };
 use chrono::Utc;
 
-use super::{body, problem_and_close};
+use super::{body, problem_and_close, server::Peer};
 use crate::{
-    auth::{Credentials, Denied, Reason, Scope},
+    auth::{Caller, Credentials, Denied, Reason, Scope},
     telemetry::metric,
 };
 
@@ -42,18 +42,20 @@ const COMPLAINTS_MAX: usize = 1024;
 #[derive(Debug, Clone)]
 pub(super) struct Guard {
     credentials: Option<Credentials>,
+    needs_certificate: bool,
     complaints: Arc<Complaints>,
 }
 
 impl Guard {
-    pub(super) fn new(credentials: Option<Credentials>) -> Self {
-        if credentials.is_some() {
+    pub(super) fn new(credentials: Option<Credentials>, needs_certificate: bool) -> Self {
+        if credentials.is_some() || needs_certificate {
             Reason::ALL
                 .into_iter()
                 .for_each(|reason| metric::auth_failures(reason.name(), 0));
         }
         Self {
             credentials,
+            needs_certificate,
             complaints: Arc::default(),
         }
     }
@@ -73,22 +75,38 @@ pub(super) struct Asking {
     scope: Scope,
 }
 
-/// Lets a request through, with its [`crate::auth::Caller`] as an extension and without its secret, or refuses it.
+impl Asking {
+    /// Who sends it, if the tokens say so.
+    fn check(&self, request: &Request) -> Result<Option<Caller>, Denied> {
+        let peer = request.extensions().get::<Peer>();
+        if self.guard.needs_certificate && !peer.is_some_and(|peer| peer.has_certificate) {
+            return Err(Denied {
+                reason: Reason::Certificate,
+                token: None,
+            });
+        }
+        let Some(credentials) = &self.guard.credentials else {
+            return Ok(None);
+        };
+        let presented = request.headers().get_all(header::AUTHORIZATION);
+        let presented = presented.iter().map(HeaderValue::as_bytes);
+        credentials.check(presented, self.scope, Utc::now()).map(Some)
+    }
+}
+
+/// Lets a request through, with its [`Caller`] as an extension and without its secret, or refuses it.
 pub(super) async fn ask(
     State(asking): State<Asking>,
     ConnectInfo(address): ConnectInfo<SocketAddr>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let Some(credentials) = &asking.guard.credentials else {
-        return next.run(request).await;
-    };
-    let presented = request.headers().get_all(header::AUTHORIZATION);
-    let checked = credentials.check(presented.iter().map(HeaderValue::as_bytes), asking.scope, Utc::now());
-    match checked {
+    match asking.check(&request) {
         Ok(caller) => {
             request.headers_mut().remove(header::AUTHORIZATION);
-            request.extensions_mut().insert(caller);
+            if let Some(caller) = caller {
+                request.extensions_mut().insert(caller);
+            }
             next.run(request).await
         }
         Err(denied) => {

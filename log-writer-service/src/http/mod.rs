@@ -43,6 +43,8 @@ pub struct AppState {
     pub settings: config::Http,
     /// Who may send and read; `None` if nobody is asked.
     pub credentials: Option<Credentials>,
+    /// Whether who sends and reads needs a certificate.
+    pub needs_certificate: bool,
 }
 
 /// A refusal in words: `error` is a stable name, `message` says what happened and what to do.
@@ -56,7 +58,7 @@ struct Problem<'a> {
 
 /// All routes.
 pub fn router(state: AppState) -> Router {
-    let guard = Guard::new(state.credentials.clone());
+    let guard = Guard::new(state.credentials.clone(), state.needs_certificate);
     let asking = |scope| middleware::from_fn_with_state(guard.asking_for(scope), access::ask);
     // A layer covers the methods that stand before it.
     let ingest = || {

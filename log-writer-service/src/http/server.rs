@@ -1,4 +1,4 @@
-//! The listener: bounded connections, bounded time for the head, an orderly end.
+//! The listener: bounded connections, bounded time for the handshake and the head, an orderly end.
 
 use std::{
     future::Future,
@@ -9,8 +9,12 @@ use std::{
     task::{Context, Poll},
 };
 
-use axum::Router;
-use axum_server::{Handle, Server, accept::Accept};
+use axum::{Router, http::Request};
+use axum_server::{
+    Handle, Server,
+    accept::Accept,
+    tls_rustls::{RustlsAcceptor, RustlsConfig},
+};
 use hyper_util::rt::TokioTimer;
 use tokio::{
     net::TcpStream,
@@ -28,13 +32,21 @@ pub struct Served {
     listener: TcpListener,
     connections_max: usize,
     header_timeout: std::time::Duration,
+    tls: Option<RustlsConfig>,
+}
+
+/// Who is at the other end of a connection; an extension of each of its requests.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Peer {
+    /// It has proven itself with a certificate of one of `tls.client_ca_file`.
+    pub(super) has_certificate: bool,
 }
 
 /// Binds the listener.
 ///
 /// # Errors
 /// If the address can't be bound.
-pub fn listen(settings: &config::Http) -> io::Result<Served> {
+pub fn listen(settings: &config::Http, tls: Option<RustlsConfig>) -> io::Result<Served> {
     let listener = TcpListener::bind(settings.listen)?;
     listener.set_nonblocking(true)?;
     Ok(Served {
@@ -42,6 +54,7 @@ pub fn listen(settings: &config::Http) -> io::Result<Served> {
         listener,
         connections_max: settings.connections_max,
         header_timeout: settings.header_timeout,
+        tls,
     })
 }
 
@@ -51,21 +64,34 @@ impl Served {
     /// # Errors
     /// If the listener breaks.
     pub async fn run(self, router: Router, handle: Handle<SocketAddr>) -> io::Result<()> {
-        let acceptor = Limited {
+        let limited = Limited {
             connections: Arc::new(Semaphore::new(self.connections_max)),
         };
-        let mut server: Server<SocketAddr, Limited> =
-            axum_server::from_tcp(self.listener)?.acceptor(acceptor).handle(handle);
-        server
-            .http_builder()
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.header_timeout);
-        server.http_builder().http2().timer(TokioTimer::new());
-        server
-            .serve(router.into_make_service_with_connect_info::<SocketAddr>())
-            .await
+        let server = axum_server::from_tcp(self.listener)?.handle(handle);
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
+        match self.tls {
+            None => {
+                let mut server = server.acceptor(limited);
+                bound(&mut server, self.header_timeout);
+                server.serve(service).await
+            }
+            Some(tls) => {
+                // The permit is taken before the handshake, so that those are bounded too.
+                let mut server = server.acceptor(Proven(RustlsAcceptor::new(tls).acceptor(limited)));
+                bound(&mut server, self.header_timeout);
+                server.serve(service).await
+            }
+        }
     }
+}
+
+fn bound<A>(server: &mut Server<SocketAddr, A>, header_timeout: std::time::Duration) {
+    server
+        .http_builder()
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_timeout);
+    server.http_builder().http2().timer(TokioTimer::new());
 }
 
 /// Lets a bounded number of connections be served; each holds its permit as long as it lives.
@@ -89,9 +115,30 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Limited {
                 stream,
                 Held {
                     service,
+                    peer: Peer::default(),
                     _permit: Arc::new(permit),
                 },
             ))
+        })
+    }
+}
+
+/// TLS, and who proved itself by it.
+#[derive(Debug, Clone)]
+struct Proven(RustlsAcceptor<Limited>);
+
+impl<S: Send + 'static> Accept<TcpStream, S> for Proven {
+    type Stream = <RustlsAcceptor<Limited> as Accept<TcpStream, S>>::Stream;
+    type Service = Held<S>;
+    type Future = Pin<Box<dyn Future<Output = io::Result<(Self::Stream, Held<S>)>> + Send>>;
+
+    fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
+        let accepting = self.0.accept(stream, service);
+        Box::pin(async move {
+            let (stream, mut held) = accepting.await?;
+            let (_, connection) = stream.get_ref();
+            held.peer.has_certificate = connection.peer_certificates().is_some_and(|chain| !chain.is_empty());
+            Ok((stream, held))
         })
     }
 }
@@ -100,10 +147,11 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Limited {
 #[derive(Debug, Clone)]
 struct Held<S> {
     service: S,
+    peer: Peer,
     _permit: Arc<OwnedSemaphorePermit>,
 }
 
-impl<S: Service<R>, R> Service<R> for Held<S> {
+impl<S: Service<Request<B>>, B> Service<Request<B>> for Held<S> {
     type Response = S::Response;
     type Error = S::Error;
     type Future = S::Future;
@@ -112,7 +160,8 @@ impl<S: Service<R>, R> Service<R> for Held<S> {
         self.service.poll_ready(context)
     }
 
-    fn call(&mut self, request: R) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        request.extensions_mut().insert(self.peer);
         self.service.call(request)
     }
 }

@@ -3,6 +3,8 @@
 //! The listener comes first, so that health checks are answered while the stores are still away; PostgreSQL is waited for in the
 //! background, Elasticsearch too. At the end readiness goes first, then the listener, then what was begun is finished.
 
+mod keys;
+
 use std::{
     net::SocketAddr,
     sync::Arc,
@@ -13,13 +15,13 @@ use anyhow::Context;
 use axum_server::Handle;
 use secrecy::ExposeSecret;
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
+    signal::unix::{SignalKind, signal},
     sync::Notify,
 };
 use uuid::Uuid;
 
+use self::keys::Keys;
 use crate::{
-    auth::Credentials,
     config::{Config, url_without_secrets},
     delivery::{BulkLimits, Delivery, Mirror, MirrorState, Parts},
     elasticsearch::{Client, DocumentWriter, Targets},
@@ -49,12 +51,12 @@ const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 /// If it can't listen, if a client for a store can't be made from the configuration, or if a task ended before it should.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
     let prometheus = metric::install().context("installing the metrics recorder")?;
-    let credentials = Credentials::open(&config).map_err(|mistakes| anyhow::anyhow!("{}", mistakes.join("; ")))?;
+    let keys = Keys::open(&config)?;
     // From here on the signal no longer ends the process.
-    let hangups = credentials.as_ref().map(|_| signal(SignalKind::hangup())).transpose();
+    let hangups = keys.is_any().then(|| signal(SignalKind::hangup())).transpose();
     let hangups = hangups.context("listening for SIGHUP")?;
-    let served =
-        http::listen(&config.http).with_context(|| format!("listening on http.listen = {}", config.http.listen))?;
+    let served = http::listen(&config.http, keys.tls.clone())
+        .with_context(|| format!("listening on http.listen = {}", config.http.listen))?;
     tracing::info!(address = %served.address, version = env!("CARGO_PKG_VERSION"), "listening");
     summary::show_on_a_terminal(&config, served.address);
 
@@ -78,10 +80,11 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let router = http::router(AppState {
         observatory,
         settings: config.http.clone(),
-        credentials: credentials.clone(),
+        credentials: keys.credentials.clone(),
+        needs_certificate: config.tls.enabled && config.tls.client_ca_file.is_some(),
     });
-    if let (Some(credentials), Some(hangups)) = (credentials, hangups) {
-        tasks.spawn("credentials", keep_credentials(credentials, hangups, tasks.clone()));
+    if let Some(hangups) = hangups {
+        tasks.spawn("keys", keys.keep(hangups, tasks.stopping()));
     }
     spawn_server(&tasks, served, router, &handle);
     tasks.spawn("metrics upkeep", upkeep(prometheus, tasks.clone()));
@@ -219,37 +222,6 @@ fn spawn_server(tasks: &Tasks, served: http::Served, router: axum::Router, handl
         // Told to shut down: the process follows.
         stopping.cancelled().await;
     });
-}
-
-/// Puts new tokens in force on SIGHUP; a file that is wrong or cannot be read changes nothing.
-async fn keep_credentials(credentials: Credentials, mut hangups: Signal, tasks: Tasks) {
-    let stopping = tasks.stopping();
-    tell_expired(&credentials);
-    loop {
-        tokio::select! {
-            _ = hangups.recv() => match credentials.reload() {
-                Ok(tokens) => {
-                    tracing::info!(tokens, "SIGHUP: the tokens were read again and are in force");
-                    tell_expired(&credentials);
-                }
-                Err(mistakes) => tracing::error!(
-                    mistakes = mistakes.join("; "),
-                    "SIGHUP: the new file of tokens is not used; THE OLD TOKENS STAY IN FORCE"
-                ),
-            },
-            () = stopping.cancelled() => return,
-        }
-    }
-}
-
-fn tell_expired(credentials: &Credentials) {
-    let expired = credentials.expired(chrono::Utc::now());
-    if !expired.is_empty() {
-        tracing::warn!(
-            tokens = expired.join(", "),
-            "tokens are past their end: requests with them are answered 401"
-        );
-    }
 }
 
 async fn upkeep(prometheus: metrics_exporter_prometheus::PrometheusHandle, tasks: Tasks) {
