@@ -2,7 +2,8 @@
 //!
 //! In the order of an event's way: what is taken and stored (`recordings`, `odd_events`), how requests are answered (`answers`),
 //! when documents can be found (`searchable`), what a crash or an absent store costs (`crashes`), and what the
-//! service makes of the cluster's templates (`templates`), who gets in (`credentials`), the other commands (`commands`), and what Vector's own programs send (`vector_programs`). `fake_is_real` holds the fake of the system suite to what
+//! service makes of the cluster's templates (`templates`), who gets in (`credentials`, `tls`), the other commands
+//! (`commands`), and what Vector's own programs send (`vector_programs`). `fake_is_real` holds the fake of the system suite to what
 //! the real server does.
 #![expect(
     clippy::expect_used,
@@ -22,6 +23,7 @@ mod odd_events;
 mod recordings;
 mod searchable;
 mod templates;
+mod tls;
 mod vector_programs;
 
 use log_writer_tests::{

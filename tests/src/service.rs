@@ -81,6 +81,14 @@ impl Service {
 
     /// Starts it and waits until it is alive; its stores may be away.
     pub async fn start_unready(settings: Settings) -> Self {
+        let mut service = Self::start_unasked(settings);
+        service.until_alive().await;
+        service
+    }
+
+    /// Starts it and asks it nothing, as one that takes TLS would not understand.
+    #[must_use]
+    pub fn start_unasked(settings: Settings) -> Self {
         let mut service = Self {
             settings,
             child: None,
@@ -88,7 +96,6 @@ impl Service {
             folder: TempDir::with_prefix("log-writer-test-").expect("no folder for the log"),
         };
         service.spawn();
-        service.until_alive().await;
         service
     }
 

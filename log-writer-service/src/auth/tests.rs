@@ -95,7 +95,12 @@ fn what_is_wrong_is_refused_with_its_reason() {
             None,
         ),
         (bearer(&SECRET.to_uppercase()), Scope::Ingest, Reason::Unknown, None),
-        (bearer(&SECRET[..31]), Scope::Ingest, Reason::Unknown, None),
+        (
+            bearer(SECRET.trim_end_matches('1')),
+            Scope::Ingest,
+            Reason::Unknown,
+            None,
+        ),
         (bearer(&hash_of(SECRET).unwrap()), Scope::Ingest, Reason::Unknown, None),
         (basic("agent", OTHER), Scope::Ingest, Reason::Unknown, agent.clone()),
         (basic("agent", ""), Scope::Ingest, Reason::Unknown, agent.clone()),
@@ -236,7 +241,7 @@ fn nothing_of_a_hash_is_in_the_debug_form() {
     let (_folder, credentials) = opened(&tokens());
     let text = format!("{:?}", credentials.unwrap());
     assert!(
-        text.contains("agent") && !text.contains(&hash_of(SECRET).unwrap()[..8]),
+        text.contains("agent") && !text.contains(hash_of(SECRET).unwrap().split_at(8).0),
         "{text}"
     );
 }

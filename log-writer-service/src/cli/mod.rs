@@ -72,7 +72,7 @@ enum Command {
     DeadLetters(dead_letters::Command),
     /// Asks a running service for /health: exit code 0 if it answers 200
     Healthcheck(healthcheck::Arguments),
-    /// Makes tokens and hashes for the file that auth.tokens_file names
+    /// Makes tokens and hashes for the file that `auth.tokens_file` names
     #[command(subcommand)]
     Token(token::Command),
 }

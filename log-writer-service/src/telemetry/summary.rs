@@ -33,7 +33,12 @@ pub fn startup_summary(config: &Config, listening: SocketAddr) -> String {
     };
     line("", "");
     line("log writer", env!("CARGO_PKG_VERSION"));
-    line("listens on", &format!("http://{listening}{}", who_may_come(listening)));
+    let scheme = if config.tls.enabled { "https" } else { "http" };
+    let credential = credential(config);
+    line(
+        "listens on",
+        &format!("{scheme}://{listening}{}", who_may_come(listening)),
+    );
     line("commits to", &url_without_secrets(config.database.url.expose_secret()));
     line("mirrors to", &mirror(config));
     let (past, future) = (config.events.accept_past, config.events.accept_future);
@@ -43,12 +48,12 @@ pub fn startup_summary(config: &Config, listening: SocketAddr) -> String {
     line(
         "send an event",
         &format!(
-            "curl http://{local}/ingest -H 'content-type: application/json' \\\n{:20}-d '[{{\"service\":\"demo\",\"level\":\"info\",\"message\":\"hello\"}}]'",
+            "curl {scheme}://{local}/ingest{credential} -H 'content-type: application/json' \\\n{:20}-d '[{{\"service\":\"demo\",\"level\":\"info\",\"message\":\"hello\"}}]'",
             ""
         ),
     );
-    line("state", &format!("curl http://{local}/api/v1/status"));
-    line("metrics", &format!("curl http://{local}/metrics"));
+    line("state", &format!("curl {scheme}://{local}/api/v1/status{credential}"));
+    line("metrics", &format!("curl {scheme}://{local}/metrics{credential}"));
     line("configuration", "log-writer-service config check");
     line("stop", "Ctrl-C");
     line("", "");
@@ -72,6 +77,15 @@ fn mirror(config: &Config) -> String {
         Naming::Monthly => format!("logs-{tenant}-YYYY.MM"),
     };
     format!("{} as {target}", urls.join(", "))
+}
+
+/// What a request needs besides its body.
+fn credential(config: &Config) -> &'static str {
+    if config.auth.enabled {
+        " -H \"authorization: Bearer $TOKEN\""
+    } else {
+        ""
+    }
 }
 
 fn who_may_come(listening: SocketAddr) -> &'static str {

@@ -1,0 +1,257 @@
+//! TLS: nobody gets in without it, certificates of clients, new ones on SIGHUP, and connections that stay bounded.
+
+use std::{fs, path::Path, time::Duration};
+
+use log_writer_tests::{
+    client::{Request, send},
+    conditions::{SOON, eventually},
+    service::{Service, Settings, run_command},
+    stack::Database,
+};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use reqwest::{Certificate, Client, Identity, StatusCode};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+
+use crate::events::fresh;
+
+/// A CA that signs certificates for this address.
+struct Authority {
+    certificate: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let key = KeyPair::generate().expect("a key");
+        let mut parameters = CertificateParams::new(Vec::new()).expect("parameters");
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = parameters.self_signed(&key).expect("a certificate").pem();
+        Self {
+            certificate,
+            issuer: Issuer::new(parameters, key),
+        }
+    }
+
+    /// Certificate and key.
+    fn sign(&self) -> (String, String) {
+        let key = KeyPair::generate().expect("a key");
+        let parameters = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("parameters");
+        let certificate = parameters.signed_by(&key, &self.issuer).expect("a certificate");
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    /// Writes a certificate of its own for the service.
+    fn certify(&self, folder: &Path) {
+        let (certificate, key) = self.sign();
+        fs::write(folder.join("tls.crt"), certificate).expect("a file");
+        fs::write(folder.join("tls.key"), key).expect("a file");
+    }
+
+    /// A client that trusts this CA alone, on a new connection for each request.
+    fn client(&self, identity: Option<(String, String)>) -> Client {
+        let trusted = Certificate::from_pem(self.certificate.as_bytes()).expect("a certificate");
+        let mut builder = Client::builder()
+            .use_rustls_tls()
+            .tls_built_in_root_certs(false)
+            .add_root_certificate(trusted)
+            .pool_max_idle_per_host(0)
+            .no_proxy();
+        if let Some((certificate, key)) = identity {
+            builder = builder.identity(Identity::from_pem(format!("{certificate}{key}").as_bytes()).expect("a pair"));
+        }
+        builder.build().expect("a client")
+    }
+}
+
+struct Secured {
+    service: Service,
+    database: Database,
+    folder: TempDir,
+    authority: Authority,
+}
+
+impl Secured {
+    async fn start(set: impl FnOnce(Settings, &Path) -> Settings) -> Self {
+        let folder = TempDir::with_prefix("log-writer-tls-").expect("a folder");
+        let authority = Authority::new();
+        authority.certify(folder.path());
+        let file = |name: &str| folder.path().join(name).to_str().expect("text").to_owned();
+        let database = Database::create().await;
+        let settings = Settings::new(database.url(), "http://127.0.0.1:1", "default")
+            .set("elasticsearch.enabled", "false")
+            .set("tls.enabled", "true")
+            .set("tls.cert_file", &file("tls.crt"))
+            .set("tls.key_file", &file("tls.key"));
+        let secured = Self {
+            service: Service::start_unasked(set(settings, folder.path())),
+            database,
+            folder,
+            authority,
+        };
+        secured.until_ready(&secured.authority).await;
+        secured
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("https://{}{path}", self.service.address())
+    }
+
+    async fn until_ready(&self, trusted: &Authority) {
+        let (client, url) = (trusted.client(None), self.url("/ready"));
+        eventually("the service to be ready by TLS", SOON, || async {
+            let answer = client.get(&url).send().await;
+            matches!(answer, Ok(answer) if answer.status() == StatusCode::OK).then_some(())
+        })
+        .await;
+    }
+
+    async fn post(&self, client: &Client) -> (u16, Value) {
+        let request = client
+            .post(self.url("/ingest"))
+            .header("content-type", "application/json");
+        let answer = request.body(fresh(2).to_string()).send().await.expect("an answer");
+        let status = answer.status().as_u16();
+        let text = answer.text().await.expect("a body");
+        (status, serde_json::from_str(&text).expect("JSON"))
+    }
+}
+
+#[tokio::test]
+async fn nobody_gets_in_without_tls_and_the_health_check_works_with_it() {
+    let secured = Secured::start(|settings, _| settings).await;
+    let client = secured.authority.client(None);
+    assert_eq!(secured.post(&client).await.1["committed"], 2);
+    let plain = send(secured.service.address(), &Request::get("/health")).await;
+    assert!(plain.is_err(), "{plain:?}");
+    let stranger = Authority::new().client(None).get(secured.url("/health")).send().await;
+    stranger.expect_err("the certificate is of another CA");
+    let settings = Settings::default()
+        .set("http.listen", &secured.service.address().to_string())
+        .set("tls.enabled", "true")
+        .set("tls.cert_file", "/nonexistent")
+        .set("tls.key_file", "/nonexistent");
+    let output = run_command(&["healthcheck"], &settings).await;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(
+        secured
+            .database
+            .number("select count(*) from public.application_logs")
+            .await,
+        2
+    );
+}
+
+#[tokio::test]
+async fn where_clients_need_a_certificate_only_health_and_readiness_go_without() {
+    let clients = Authority::new();
+    let secured = Secured::start(|settings, folder| {
+        let file = folder.join("clients.crt");
+        fs::write(&file, &clients.certificate).expect("a file");
+        settings.set("tls.client_ca_file", file.to_str().expect("text"))
+    })
+    .await;
+    let without = secured.authority.client(None);
+    let (status, told) = secured.post(&without).await;
+    assert_eq!((status, &told["error"]), (401, &Value::from("unauthorized")));
+    for (path, status) in [
+        ("/health", 200),
+        ("/ready", 200),
+        ("/", 200),
+        ("/metrics", 401),
+        ("/api/v1/status", 401),
+    ] {
+        let answer = without.get(secured.url(path)).send().await.expect("an answer");
+        assert_eq!(answer.status().as_u16(), status, "{path}");
+    }
+    let good = secured.authority.client(Some(clients.sign()));
+    assert_eq!(secured.post(&good).await.1["committed"], 2);
+    assert_eq!(
+        good.get(secured.url("/metrics"))
+            .send()
+            .await
+            .expect("an answer")
+            .status(),
+        200
+    );
+    let wrong = secured.authority.client(Some(Authority::new().sign()));
+    wrong
+        .get(secured.url("/health"))
+        .send()
+        .await
+        .expect_err("a certificate of another CA");
+    assert_eq!(
+        secured
+            .database
+            .number("select count(*) from public.application_logs")
+            .await,
+        2
+    );
+}
+
+#[tokio::test]
+async fn the_certificate_is_replaced_on_sighup_and_a_bad_one_keeps_the_old() {
+    let secured = Secured::start(|settings, _| settings).await;
+    let said = |text: &'static str| {
+        let service = &secured.service;
+        eventually(
+            text,
+            SOON,
+            move || async move { service.log().contains(text).then_some(()) },
+        )
+    };
+    fs::write(secured.folder.path().join("tls.key"), Authority::new().sign().1).expect("a file");
+    secured.service.signal("HUP");
+    said("THE OLD CERTIFICATE STAYS IN FORCE").await;
+    secured.until_ready(&secured.authority).await;
+    let next = Authority::new();
+    next.certify(secured.folder.path());
+    secured.service.signal("HUP");
+    said("the certificate was read again").await;
+    secured.until_ready(&next).await;
+    let old = secured.authority.client(None).get(secured.url("/health")).send().await;
+    old.expect_err("the old CA did not sign the new certificate");
+}
+
+#[tokio::test]
+async fn connections_are_bounded_before_the_handshake() {
+    let secured = Secured::start(|settings, _| settings.set("http.connections_max", "1")).await;
+    let silent = TcpStream::connect(secured.service.address()).await.expect("it listens");
+    let client = secured.authority.client(None);
+    let health = || client.get(secured.url("/health")).send();
+    let waiting = tokio::time::timeout(Duration::from_secs(2), health()).await;
+    assert!(waiting.is_err(), "the one connection is taken: {waiting:?}");
+    drop(silent);
+    assert_eq!(health().await.expect("an answer").status(), 200);
+}
+
+#[tokio::test]
+async fn files_that_cannot_be_used_are_mistakes_of_the_start() {
+    let folder = TempDir::with_prefix("log-writer-tls-").expect("a folder");
+    let (one, other) = (Authority::new(), Authority::new());
+    one.certify(folder.path());
+    fs::write(folder.path().join("other.key"), other.sign().1).expect("a file");
+    fs::write(folder.path().join("empty"), "").expect("a file");
+    let file = |name: &str| folder.path().join(name).to_str().expect("text").to_owned();
+    for (certificate, key, clients, part) in [
+        ("absent", "tls.key", None, "tls.cert_file"),
+        ("empty", "tls.key", None, "no certificate in PEM"),
+        ("tls.crt", "empty", None, "no private key in PEM"),
+        ("tls.crt", "tls.crt", None, "tls.key_file"),
+        ("tls.crt", "other.key", None, "cannot be used"),
+        ("tls.crt", "tls.key", Some("empty"), "tls.client_ca_file"),
+    ] {
+        let mut settings = Settings::default()
+            .set("tls.enabled", "true")
+            .set("tls.cert_file", &file(certificate))
+            .set("tls.key_file", &file(key));
+        if let Some(clients) = clients {
+            settings = settings.set("tls.client_ca_file", &file(clients));
+        }
+        let output = run_command(&["serve"], &settings).await;
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(told.contains(part) && !told.contains("BEGIN"), "{part}: {told}");
+    }
+}
