@@ -27,7 +27,15 @@ const MAY_IMPORT: [(&str, &[&str]); 11] = [
     ("http", &["auth", "ingest", "timescale", "event", "telemetry"]),
     (
         "cli",
-        &["app", "auth", "ingest", "timescale", "elasticsearch", "event", "telemetry"],
+        &[
+            "app",
+            "auth",
+            "ingest",
+            "timescale",
+            "elasticsearch",
+            "event",
+            "telemetry",
+        ],
     ),
 ];
 

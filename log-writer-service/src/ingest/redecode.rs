@@ -24,6 +24,8 @@ pub struct Redecoder {
     decoder: Decoder,
     aliases: Aliases,
     admission: Admission,
+    /// With authentication on a body never names its tenant.
+    body_names_tenant: bool,
 }
 
 impl Redecoder {
@@ -36,6 +38,7 @@ impl Redecoder {
             decoder: Decoder::new(config, targets)?,
             aliases: config.events.aliases.clone(),
             admission: Admission::new(config.http.inflight_bytes_max),
+            body_names_tenant: !config.auth.enabled,
         })
     }
 
@@ -74,7 +77,7 @@ impl Redecoder {
             content_encoding: letter.content_encoding.filter(|_| letter.position.is_none()),
             idempotency_key: None,
             // Without a credential's tenant the body may name one of `events.body_tenants`, as it could at first.
-            tenant: tenant.filter(|tenant| *tenant != self.decoder.default_tenant),
+            tenant: tenant.filter(|tenant| !self.body_names_tenant || *tenant != self.decoder.default_tenant),
             address: letter.address,
         }
     }
