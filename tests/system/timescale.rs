@@ -20,3 +20,4 @@ mod timescale_migrations;
 mod timescale_outbox;
 mod timescale_poison;
 mod timescale_search;
+mod timescale_vanished;

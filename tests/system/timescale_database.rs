@@ -14,7 +14,7 @@ use log_writer_service::{
     event::{Digest, Level, LogEvent, Timestamp},
     timescale::{
         Books, CommitMode, Committer, EncodedRows, Monitor, Outbox, Snapshot, Source, StoreStatus, WriteRequest,
-        connect_pool, migrate, read_status,
+        connect_pool, migrate,
     },
 };
 use sqlx::{Connection, Executor, PgConnection, PgPool, postgres::PgConnectOptions};
@@ -142,8 +142,10 @@ impl TestDatabase {
     }
 
     pub(crate) async fn status(&self) -> StoreStatus {
-        let mut connection = self.pool.acquire().await.expect("a connection");
-        read_status(&mut connection).await.expect("the status can be read")
+        Monitor::new(self.pool.clone())
+            .status()
+            .await
+            .expect("the status can be read")
     }
 
     pub(crate) async fn snapshot(&self) -> Snapshot {

@@ -1,6 +1,6 @@
 //! Migrations: from nothing, again, at once, and beside what is not ours.
 
-use log_writer_service::timescale::{Edition, StoreErrorKind, connect_pool, migrate, pending_migrations, read_status};
+use log_writer_service::timescale::{Edition, Monitor, StoreErrorKind, connect_pool, migrate, pending_migrations};
 
 use sqlx::Executor;
 
@@ -20,9 +20,7 @@ async fn an_empty_database_gets_everything_and_a_second_run_does_nothing() {
         assert_eq!((second.applied.len(), second.already_there), (0, pending.len()));
         // Sessions opened before the extension was made have not loaded it.
         let pool = connect_pool(&database.settings).await.expect("a pool");
-        let status = read_status(&mut pool.acquire().await.expect("a connection"))
-            .await
-            .expect("asked");
+        let status = Monitor::new(pool).status().await.expect("asked");
         assert_eq!(
             status.timescaledb_version.as_deref(),
             Some(first.timescaledb_version.as_str())

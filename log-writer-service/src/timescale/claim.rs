@@ -9,8 +9,12 @@ use uuid::Uuid;
 
 use super::{
     error::StoreError,
+    limits::{ANSWER_TIMEOUT, on_pool},
     outbox::{Outbox, OutboxId, OutboxRow},
 };
+
+/// A shutdown waits for a release, and without one the lease ends the claim.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Which rows go first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,15 +67,16 @@ impl Outbox {
             ClaimOrder::OldestFirst => include_str!("sql/claim_oldest.sql"),
             ClaimOrder::NewestFirst => include_str!("sql/claim_newest.sql"),
         };
-        let rows = sqlx::query(sql)
+        let query = sqlx::query(sql)
             .bind(request.owner)
             .bind(request.lease)
             .bind(request.events_max)
             .bind(request.bytes_max)
-            .bind(request.paused)
-            .fetch_all(&self.pool)
-            .await
-            .map_err(StoreError::during(attempted))?;
+            .bind(request.paused);
+        let rows = on_pool(&self.pool, ANSWER_TIMEOUT, attempted, async |connection| {
+            query.fetch_all(connection).await.map_err(StoreError::during(attempted))
+        })
+        .await?;
         rows.iter()
             .map(|row| OutboxRow::from_row(row).map_err(StoreError::during(attempted)))
             .collect()
@@ -88,7 +93,8 @@ impl Outbox {
         lease: Duration,
     ) -> Result<Vec<OutboxId>, StoreError> {
         let (ids, attempts): (Vec<i64>, Vec<i32>) = claims.iter().map(|(id, attempts)| (id.0, *attempts)).unzip();
-        let renewed: Vec<i64> = sqlx::query_scalar(
+        let attempted = "renew claims";
+        let query = sqlx::query_scalar(
             "update log_writer.outbox
              set claimed_until = now() + $3, next_attempt_at = now() + $3
              where id in (
@@ -103,10 +109,11 @@ impl Outbox {
         .bind(owner)
         .bind(&ids)
         .bind(lease)
-        .bind(&attempts)
-        .fetch_all(&self.pool)
-        .await
-        .map_err(StoreError::during("renew claims"))?;
+        .bind(&attempts);
+        let renewed: Vec<i64> = on_pool(&self.pool, ANSWER_TIMEOUT, attempted, async |connection| {
+            query.fetch_all(connection).await.map_err(StoreError::during(attempted))
+        })
+        .await?;
         Ok(renewed.into_iter().map(OutboxId).collect())
     }
 
@@ -115,14 +122,16 @@ impl Outbox {
     /// # Errors
     /// As any query; the claims then end with their lease.
     pub async fn release(&self, owner: Uuid) -> Result<u64, StoreError> {
-        let done = sqlx::query(
+        let attempted = "release claims";
+        let query = sqlx::query(
             "update log_writer.outbox set claimed_by = null, claimed_until = null, next_attempt_at = now()
              where claimed_by = $1",
         )
-        .bind(owner)
-        .execute(&self.pool)
-        .await
-        .map_err(StoreError::during("release claims"))?;
+        .bind(owner);
+        let done = on_pool(&self.pool, RELEASE_TIMEOUT, attempted, async |connection| {
+            query.execute(connection).await.map_err(StoreError::during(attempted))
+        })
+        .await?;
         Ok(done.rows_affected())
     }
 }

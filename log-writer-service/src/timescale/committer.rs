@@ -7,12 +7,12 @@
 use std::{fmt, time::Duration};
 
 use sqlx::{Executor, postgres::PgConnectOptions};
-use tokio::time::error::Elapsed;
 
 use super::{
     copy::EncodedRows,
     dead_letters::{DeadLetter, Recommitted, Stage, recommit},
-    error::{StoreError, StoreErrorKind},
+    error::StoreError,
+    limits::within,
     outbox_plan::RowLimits,
     pool::{self, COMMITTER_NAME},
     warnings::Warnings,
@@ -39,7 +39,7 @@ impl Committer {
     /// Opens the connection; `name` tells this committer from all others, of other replicas too.
     ///
     /// # Errors
-    /// [`StoreErrorKind::Unavailable`] if the server cannot be reached within `connect_timeout`.
+    /// [`super::StoreErrorKind::Unavailable`] if the server cannot be reached within `connect_timeout`.
     pub async fn connect(settings: &Database, name: &str) -> Result<Self, StoreError> {
         let mut committer = Self {
             options: pool::connect_options(settings, &format!("{COMMITTER_NAME} {name}"))?,
@@ -69,8 +69,9 @@ impl Committer {
     /// events is not noted and gets zeros.
     ///
     /// # Errors
-    /// Nothing of the batch is committed, but for [`StoreErrorKind::Unavailable`] and [`StoreErrorKind::Timeout`] while
-    /// COMMIT was under way: then it may be. The same requests may be committed again after any error.
+    /// Nothing of the batch is committed, but for [`super::StoreErrorKind::Unavailable`] and
+    /// [`super::StoreErrorKind::Timeout`] while COMMIT was under way: then it may be. The same requests may be committed
+    /// again after any error.
     ///
     /// # Cancel safety
     /// Dropping the future closes the connection; the outcome is then unknown in the same way.
@@ -166,8 +167,8 @@ impl Committer {
         let mut session = self.taken_session().await?;
         let context = self.context();
         let transaction = Box::pin(recommit(&mut session, &context, letter, part, mode));
-        let result = tokio::time::timeout(mode.transaction_timeout, transaction).await;
-        self.ended(session, result, mode).await
+        let outcome = within(mode.transaction_timeout, "commit the batch", transaction).await;
+        self.ended(session, outcome).await
     }
 
     /// Does what a commit does, with nothing to commit: a connection, our rights and the table are there.
@@ -176,7 +177,8 @@ impl Committer {
     /// What a commit would meet.
     pub async fn probe(&mut self) -> Result<(), StoreError> {
         let mut session = self.taken_session().await?;
-        write::probe(&mut session.connection, &self.alone).await?;
+        let probe = write::probe(&mut session.connection, &self.alone);
+        within(self.alone.transaction_timeout, "try a commit", probe).await?;
         self.session = Some(session);
         Ok(())
     }
@@ -185,8 +187,8 @@ impl Committer {
         let mut session = self.taken_session().await?;
         let context = self.context();
         let transaction = Box::pin(commit_parts(&mut session, &context, parts, mode));
-        let result = tokio::time::timeout(mode.transaction_timeout, transaction).await;
-        self.ended(session, result, mode).await
+        let outcome = within(mode.transaction_timeout, "commit the batch", transaction).await;
+        self.ended(session, outcome).await
     }
 
     fn context(&self) -> Context<'_> {
@@ -199,32 +201,15 @@ impl Committer {
     }
 
     /// Keeps the connection if it is known to be clean after a transaction that ended like this.
-    async fn ended<T>(
-        &mut self,
-        mut session: Session,
-        result: Result<Result<T, StoreError>, Elapsed>,
-        mode: &CommitMode,
-    ) -> Result<T, StoreError> {
-        match result {
-            Ok(Ok(done)) => {
-                self.session = Some(session);
-                Ok(done)
-            }
-            Ok(Err(error)) => {
-                if error.kind().keeps_connection() && roll_back(&mut session).await {
-                    self.session = Some(session);
-                }
-                Err(error)
-            }
-            Err(_) => Err(StoreError::own(
-                StoreErrorKind::Timeout,
-                "commit the batch",
-                format!(
-                    "not done within {}",
-                    humantime::format_duration(mode.transaction_timeout)
-                ),
-            )),
+    async fn ended<T>(&mut self, mut session: Session, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
+        let clean = match &outcome {
+            Ok(_) => true,
+            Err(error) => error.kind().keeps_connection() && roll_back(&mut session).await,
+        };
+        if clean {
+            self.session = Some(session);
         }
+        outcome
     }
 
     async fn taken_session(&mut self) -> Result<Session, StoreError> {
@@ -256,8 +241,13 @@ impl fmt::Debug for Committer {
 async fn roll_back(session: &mut Session) -> bool {
     // A temporary table made in this transaction goes with it.
     session.staging_made = false;
-    matches!(
-        tokio::time::timeout(ROLLBACK_TIMEOUT, session.connection.execute("rollback")).await,
-        Ok(Ok(_))
-    )
+    let attempted = "roll back";
+    let rollback = async {
+        session
+            .connection
+            .execute("rollback")
+            .await
+            .map_err(StoreError::during(attempted))
+    };
+    within(ROLLBACK_TIMEOUT, attempted, rollback).await.is_ok()
 }

@@ -128,6 +128,14 @@ impl StoreError {
         Self::own(StoreErrorKind::Setup, attempted, reason)
     }
 
+    /// The same error of a server that gave no sign of life: a limit that was met means there is no connection.
+    pub(super) fn unanswered(mut self) -> Self {
+        if self.0.kind == StoreErrorKind::Timeout {
+            self.0.kind = StoreErrorKind::Unavailable;
+        }
+        self
+    }
+
     /// The same error, with the row counted otherwise.
     pub(super) fn at_row(mut self, row: Option<usize>) -> Self {
         self.0.row = row;

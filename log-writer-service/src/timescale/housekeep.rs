@@ -8,6 +8,7 @@ use sqlx::PgPool;
 
 use super::{
     error::{StoreError, StoreErrorKind},
+    limits::{ANSWER_TIMEOUT, on_pool},
     pool::COMMITTER_NAME,
 };
 use crate::config::Database;
@@ -50,18 +51,20 @@ pub async fn housekeep(pool: &PgPool, settings: &Database, ready_for: Duration) 
 }
 
 async fn purge_digests(pool: &PgPool, retention: Duration) -> Result<u64, StoreError> {
+    let attempted = "purge old digests";
     let mut purged = 0;
     loop {
-        let gone = sqlx::query(
+        let query = sqlx::query(
             "delete from log_writer.requests where digest in (
                select r.digest from log_writer.requests r where r.noted_at < now() - $1
                order by r.noted_at limit $2 for update skip locked)",
         )
         .bind(retention)
-        .bind(PURGE_GROUP)
-        .execute(pool)
-        .await
-        .map_err(StoreError::during("purge old digests"))?
+        .bind(PURGE_GROUP);
+        let gone = on_pool(pool, ANSWER_TIMEOUT, attempted, async |connection| {
+            query.execute(connection).await.map_err(StoreError::during(attempted))
+        })
+        .await?
         .rows_affected();
         purged += gone;
         if gone == 0 {
@@ -75,37 +78,45 @@ async fn purge_digests(pool: &PgPool, retention: Duration) -> Result<u64, StoreE
 /// A process frozen in mid-COPY counts as active, so no timeout of PostgreSQL's ends it, and it holds its locks. Four
 /// times the limit leaves room for a large request that goes alone with more time.
 async fn end_frozen_committers(pool: &PgPool, settings: &Database) -> Result<u64, StoreError> {
-    let ended: i64 = sqlx::query_scalar(
+    let attempted = "end frozen committers";
+    let query = sqlx::query_scalar(
         "select count(*) filter (where pg_terminate_backend(pid))
          from pg_stat_activity
          where datname = current_database() and usename = current_user and starts_with(application_name, $1)
            and wait_event_type = 'Client' and xact_start < clock_timestamp() - $2",
     )
     .bind(COMMITTER_NAME)
-    .bind(settings.transaction_timeout * 4)
-    .fetch_one(pool)
-    .await
-    .map_err(StoreError::during("end frozen committers"))?;
+    .bind(settings.transaction_timeout * 4);
+    let ended: i64 = on_pool(pool, ANSWER_TIMEOUT, attempted, async |connection| {
+        query.fetch_one(connection).await.map_err(StoreError::during(attempted))
+    })
+    .await?;
     Ok(u64::try_from(ended).unwrap_or_default())
 }
 
 /// Replicas come and go under new names; the sums stay the same at every moment.
 async fn fold_books(pool: &PgPool) -> Result<u64, StoreError> {
-    let sql = include_str!("sql/fold_books.sql");
-    let folded: i64 = sqlx::query_scalar(sql)
-        .bind(BOOKS_IDLE)
-        .fetch_one(pool)
-        .await
-        .map_err(StoreError::during("fold idle books"))?;
+    let attempted = "fold idle books";
+    let query = sqlx::query_scalar(include_str!("sql/fold_books.sql")).bind(BOOKS_IDLE);
+    let folded: i64 = on_pool(pool, ANSWER_TIMEOUT, attempted, async |connection| {
+        query.fetch_one(connection).await.map_err(StoreError::during(attempted))
+    })
+    .await?;
     Ok(u64::try_from(folded).unwrap_or_default())
 }
 
 /// Makes the next chunk shortly before it is needed: making one serialises all writers for a transaction.
 async fn make_next_chunk(pool: &PgPool) -> Result<bool, StoreError> {
-    let made: Result<Option<bool>, sqlx::Error> = sqlx::query_scalar(include_str!("sql/make_next_chunk.sql"))
-        .fetch_optional(pool)
-        .await;
-    match made.map_err(StoreError::during("make the next chunk ahead")) {
+    let attempted = "make the next chunk ahead";
+    let query = sqlx::query_scalar(include_str!("sql/make_next_chunk.sql"));
+    let made: Result<Option<bool>, StoreError> = on_pool(pool, ANSWER_TIMEOUT, attempted, async |connection| {
+        query
+            .fetch_optional(connection)
+            .await
+            .map_err(StoreError::during(attempted))
+    })
+    .await;
+    match made {
         Ok(made) => Ok(made.unwrap_or(false)),
         // Refused by the Apache edition, or a right we need not have: the first writer makes it.
         Err(error) if error.kind() == StoreErrorKind::Setup => Ok(false),

@@ -3,7 +3,7 @@
 //! Safe to run from several replicas at once: an advisory lock is held from before the first look until the end.
 //! What is not ours is never touched: a foreign `public.application_logs` stops it before anything is made.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use sqlx::{
     Connection, Executor, PgConnection, PgPool, Row,
@@ -12,6 +12,7 @@ use sqlx::{
 
 use super::{
     error::{StoreError, StoreErrorKind},
+    limits::{ANSWER_TIMEOUT, on_pool, within},
     pool,
     status::Edition,
 };
@@ -24,6 +25,9 @@ const LOCK: i64 = 0x6c6f_675f_7772_6974;
 
 /// How long to wait for that lock or any other; then the caller hears of it and tries again.
 const LOCK_TIMEOUT: &str = "10s";
+
+/// How long a run may take: far above what any file in `migrations/` needs, each being a transaction that is repeated.
+const MIGRATION_TIMEOUT: Duration = Duration::from_secs(1800);
 
 /// What a migration run found and did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,20 +56,15 @@ pub async fn migrate(settings: &Database) -> Result<MigrationReport, StoreError>
     let options = pool::connect_options(settings, "log-writer migrate")?;
     let mut connection = pool::connect(&options, settings.connect_timeout).await?;
     // Ends with the session, so a killed migrator leaves no lock behind.
-    execute(
-        &mut connection,
-        "take the migration lock, which another migrator may hold",
-        &format!("set lock_timeout = '{LOCK_TIMEOUT}'; select pg_advisory_lock({LOCK})"),
-    )
-    .await?;
-    let outcome = migrate_locked(&mut connection, settings).await;
-    if outcome.is_ok() {
-        connection
-            .close()
-            .await
-            .map_err(StoreError::during("close the migration's connection"))?;
-    }
-    outcome
+    let attempted = "take the migration lock, which another migrator may hold";
+    let lock = format!("set lock_timeout = '{LOCK_TIMEOUT}'; select pg_advisory_lock({LOCK})");
+    within(ANSWER_TIMEOUT, attempted, execute(&mut connection, attempted, &lock)).await?;
+    let migration = migrate_locked(&mut connection, settings);
+    let report = within(MIGRATION_TIMEOUT, "migrate the database", migration).await?;
+    let attempted = "close the migration's connection";
+    let closing = async { connection.close().await.map_err(StoreError::during(attempted)) };
+    within(ANSWER_TIMEOUT, attempted, closing).await?;
+    Ok(report)
 }
 
 /// Names of the migrations that this version needs and the database lacks; for those who migrate by hand.
@@ -74,18 +73,20 @@ pub async fn migrate(settings: &Database) -> Result<MigrationReport, StoreError>
 /// As any query.
 pub async fn pending_migrations(pool: &PgPool) -> Result<Vec<String>, StoreError> {
     let attempted = "look for pending migrations";
-    let there: bool = sqlx::query_scalar("select to_regclass('log_writer._sqlx_migrations') is not null")
-        .fetch_one(pool)
-        .await
-        .map_err(StoreError::during(attempted))?;
-    let applied: Vec<i64> = if there {
-        sqlx::query_scalar("select version from log_writer._sqlx_migrations where success")
-            .fetch_all(pool)
+    let applied: Vec<i64> = on_pool(pool, ANSWER_TIMEOUT, attempted, async |connection| {
+        let there: bool = sqlx::query_scalar("select to_regclass('log_writer._sqlx_migrations') is not null")
+            .fetch_one(&mut *connection)
             .await
-            .map_err(StoreError::during(attempted))?
-    } else {
-        Vec::new()
-    };
+            .map_err(StoreError::during(attempted))?;
+        if !there {
+            return Ok(Vec::new());
+        }
+        sqlx::query_scalar("select version from log_writer._sqlx_migrations where success")
+            .fetch_all(connection)
+            .await
+            .map_err(StoreError::during(attempted))
+    })
+    .await?;
     Ok(MIGRATOR
         .iter()
         .filter(|migration| !applied.contains(&migration.version))

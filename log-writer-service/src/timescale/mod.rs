@@ -2,7 +2,8 @@
 //!
 //! [`Committer`] commits batches of requests, all or none; [`Outbox`] hands out what is not yet settled in
 //! Elasticsearch, reads it back and settles it. Around them: migrations, books, status, housekeeping. Every failure is a
-//! [`StoreError`] with a [`StoreErrorKind`]; what to do about it is the caller's.
+//! [`StoreError`] with a [`StoreErrorKind`]; what to do about it is the caller's. No call waits for ever: a server that does
+//! not answer is [`StoreErrorKind::Timeout`], or [`StoreErrorKind::Unavailable`] where a connection was still to be made.
 
 mod batch;
 mod bisect;
@@ -16,6 +17,7 @@ mod dead_letters;
 mod digests;
 mod error;
 mod housekeep;
+mod limits;
 mod migrations;
 mod monitor;
 mod outbox;
@@ -44,6 +46,6 @@ pub use self::{
     outbox::{Backlog, Outbox, OutboxId, OutboxRow, WorkKind},
     pool::connect_pool,
     settle::{IndexRefusal, Rest, Settlement},
-    status::{Edition, StoreStatus, read_status},
+    status::{Edition, StoreStatus},
     write::{CommitMode, Receipt, Source, WriteRequest},
 };

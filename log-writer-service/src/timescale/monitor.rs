@@ -1,11 +1,12 @@
 //! Books, backlog and versions at one moment, for status and metrics.
 
-use sqlx::{Executor, PgPool};
+use sqlx::{Connection, Executor, PgPool};
 
 use super::{
     books::{Books, read_books},
     dead_letters::{LetterTotals, read_totals},
     error::StoreError,
+    limits::{ANSWER_TIMEOUT, on_pool},
     outbox::{Backlog, read_backlog},
     status::{StoreStatus, read_status},
 };
@@ -41,21 +42,38 @@ impl Monitor {
     /// As any query.
     pub async fn snapshot(&self) -> Result<Snapshot, StoreError> {
         let attempted = "read books and backlog";
-        let mut transaction = self.pool.begin().await.map_err(StoreError::during(attempted))?;
-        transaction
-            .execute("set transaction isolation level repeatable read, read only")
-            .await
-            .map_err(StoreError::during(attempted))?;
-        let books = read_books(&mut transaction).await?;
-        let backlog = read_backlog(&mut transaction).await?;
-        let letters = read_totals(&mut transaction).await?;
-        let status = read_status(&mut transaction).await?;
-        transaction.commit().await.map_err(StoreError::during(attempted))?;
-        Ok(Snapshot {
-            books,
-            backlog,
-            letters,
-            status,
+        on_pool(&self.pool, ANSWER_TIMEOUT, attempted, async |connection| {
+            let mut transaction = connection.begin().await.map_err(StoreError::during(attempted))?;
+            transaction
+                .execute("set transaction isolation level repeatable read, read only")
+                .await
+                .map_err(StoreError::during(attempted))?;
+            let books = read_books(&mut transaction).await?;
+            let backlog = read_backlog(&mut transaction).await?;
+            let letters = read_totals(&mut transaction).await?;
+            let status = read_status(&mut transaction).await?;
+            transaction.commit().await.map_err(StoreError::during(attempted))?;
+            Ok(Snapshot {
+                books,
+                backlog,
+                letters,
+                status,
+            })
         })
+        .await
+    }
+
+    /// Asks for versions and edition; works before the first migration too.
+    ///
+    /// # Errors
+    /// As any query.
+    pub async fn status(&self) -> Result<StoreStatus, StoreError> {
+        on_pool(
+            &self.pool,
+            ANSWER_TIMEOUT,
+            "read the store's status",
+            async |connection| read_status(connection).await,
+        )
+        .await
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use sqlx::{Connection, PgConnection, PgPool, Row, postgres::PgRow};
 use uuid::Uuid;
 
-use super::{error::StoreError, pool};
+use super::{error::StoreError, limits::within, pool};
 use crate::event::Timestamp;
 
 /// Number of an outbox row.
@@ -128,14 +128,17 @@ impl Outbox {
 
     /// An idle connection for COPY, or a new one. Dropped and not kept, it is closed.
     pub(super) async fn reader(&self) -> Result<PgConnection, StoreError> {
+        let timeout = self.pool.options().get_acquire_timeout();
         let idle = self.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        if let Some(mut reader) = idle
-            && reader.ping().await.is_ok()
-        {
-            return Ok(reader);
+        if let Some(mut reader) = idle {
+            let attempted = "try an idle connection";
+            let ping = async { reader.ping().await.map_err(StoreError::during(attempted)) };
+            if within(timeout, attempted, ping).await.is_ok() {
+                return Ok(reader);
+            }
         }
         let options = self.pool.connect_options();
-        pool::connect(&options, self.pool.options().get_acquire_timeout()).await
+        pool::connect(&options, timeout).await
     }
 
     /// Keeps a connection that is ready for the next statement.

@@ -8,7 +8,10 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use super::error::{StoreError, StoreErrorKind};
+use super::{
+    error::StoreError,
+    limits::{STATEMENT_TIMEOUT, within},
+};
 use crate::config::{Database, SynchronousCommit};
 
 /// Application names of committers begin so; housekeeping knows frozen ones by it.
@@ -17,16 +20,16 @@ pub(super) const COMMITTER_NAME: &str = "log-writer committer";
 /// A pool for everything but commits. Connects when first used, so the service starts without its store.
 ///
 /// # Errors
-/// [`StoreErrorKind::Setup`] if the URL cannot be read.
+/// [`super::StoreErrorKind::Setup`] if the URL cannot be read.
 pub async fn connect_pool(settings: &Database) -> Result<PgPool, StoreError> {
-    let options = connect_options(settings, "log-writer")?;
+    let options = connect_options(settings, "log-writer")?.options([("statement_timeout", STATEMENT_TIMEOUT)]);
     Ok(PgPoolOptions::new()
         .max_connections(settings.pool_connections_max.max(1))
         .acquire_timeout(settings.connect_timeout)
         .connect_lazy_with(options))
 }
 
-/// Options of a session: its name, UTC, and our own `synchronous_commit` whatever the server's default is.
+/// Options of a session: its name, UTC, keepalives, and our own `synchronous_commit` whatever the server's default is.
 pub(super) fn connect_options(settings: &Database, application_name: &str) -> Result<PgConnectOptions, StoreError> {
     let options = PgConnectOptions::from_str(settings.url.expose_secret())
         .map_err(StoreError::during("read the database URL"))?;
@@ -37,23 +40,29 @@ pub(super) fn connect_options(settings: &Database, application_name: &str) -> Re
         SynchronousCommit::Local => "local",
         SynchronousCommit::OffAndAcceptLoss => "off",
     };
-    Ok(options
-        .application_name(application_name)
-        .options([("synchronous_commit", synchronous_commit), ("timezone", "UTC")]))
+    Ok(options.application_name(application_name).options([
+        ("synchronous_commit", synchronous_commit),
+        ("timezone", "UTC"),
+        // The server's side of the connection: after a minute it ends the session of a host that has vanished, and
+        // with it the locks.
+        ("tcp_keepalives_idle", "30"),
+        ("tcp_keepalives_interval", "10"),
+        ("tcp_keepalives_count", "3"),
+    ]))
 }
 
 /// Opens one connection.
 ///
 /// # Errors
-/// [`StoreErrorKind::Unavailable`] if that takes longer than `timeout`.
+/// [`super::StoreErrorKind::Unavailable`] if that takes longer than `timeout`.
 pub(super) async fn connect(options: &PgConnectOptions, timeout: Duration) -> Result<PgConnection, StoreError> {
     let attempted = "connect to PostgreSQL";
-    match tokio::time::timeout(timeout, PgConnection::connect_with(options)).await {
-        Ok(connected) => connected.map_err(StoreError::during(attempted)),
-        Err(_) => Err(StoreError::own(
-            StoreErrorKind::Unavailable,
-            attempted,
-            format!("no answer within {}", humantime::format_duration(timeout)),
-        )),
-    }
+    let connecting = async {
+        PgConnection::connect_with(options)
+            .await
+            .map_err(StoreError::during(attempted))
+    };
+    within(timeout, attempted, connecting)
+        .await
+        .map_err(StoreError::unanswered)
 }

@@ -9,13 +9,14 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
-use sqlx::{Row, postgres::PgRow};
+use sqlx::{PgConnection, Row, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{
     copy::COLUMNS,
     copy_out::{CopyReader, Tenants},
     error::{StoreError, StoreErrorKind},
+    limits::{ANSWER_TIMEOUT, on_pool, within},
     outbox::{Outbox, OutboxRow, WorkKind},
 };
 use crate::event::{StoredEvent, Timestamp};
@@ -34,10 +35,15 @@ impl Outbox {
             .map(|row| Vec::with_capacity(usize::try_from(row.events).unwrap_or_default().min(10_000)))
             .collect();
         if rows.iter().any(|row| row.open.is_none()) {
-            self.read_whole_rows(rows, &mut events).await?;
+            let whole = self.read_whole_rows(rows, &mut events);
+            within(ANSWER_TIMEOUT, "read batches back", whole).await?;
         }
         if rows.iter().any(|row| row.open.is_some()) {
-            self.read_listed_events(rows, &mut events).await?;
+            let attempted = "read listed events back";
+            on_pool(&self.pool, ANSWER_TIMEOUT, attempted, async |connection| {
+                read_listed_events(connection, rows, &mut events).await
+            })
+            .await?;
         }
         Ok(events)
     }
@@ -82,40 +88,44 @@ impl Outbox {
         self.keep_reader(connection);
         Ok(())
     }
+}
 
-    async fn read_listed_events(&self, rows: &[OutboxRow], events: &mut [Vec<StoredEvent>]) -> Result<(), StoreError> {
-        let attempted = "read listed events back";
-        let mut numbers: Vec<i32> = Vec::new();
-        let mut ids: Vec<Uuid> = Vec::new();
-        let mut times: Vec<DateTime<Utc>> = Vec::new();
-        for (number, row) in (0_i32..).zip(rows) {
-            for (id, time) in row.open.iter().flatten() {
-                numbers.push(number);
-                ids.push(*id);
-                times.push((*time).into());
-            }
+async fn read_listed_events(
+    connection: &mut PgConnection,
+    rows: &[OutboxRow],
+    events: &mut [Vec<StoredEvent>],
+) -> Result<(), StoreError> {
+    let attempted = "read listed events back";
+    let mut numbers: Vec<i32> = Vec::new();
+    let mut ids: Vec<Uuid> = Vec::new();
+    let mut times: Vec<DateTime<Utc>> = Vec::new();
+    for (number, row) in (0_i32..).zip(rows) {
+        for (id, time) in row.open.iter().flatten() {
+            numbers.push(number);
+            ids.push(*id);
+            times.push((*time).into());
         }
-        let mut found = sqlx::query(include_str!("sql/read_listed_events.sql"))
-            .bind(&numbers)
-            .bind(&ids)
-            .bind(&times)
-            .fetch(&self.pool);
-        let mut tenants = Tenants::default();
-        while let Some(row) = found.try_next().await.map_err(StoreError::during(attempted))? {
-            let event = stored_event(&row, &mut tenants).map_err(StoreError::during(attempted))?;
-            let number: i32 = row.try_get("number").map_err(StoreError::during(attempted))?;
-            let Ok(number) = usize::try_from(number) else { continue };
-            // Another tenant's event may have the same id and time, and so may, for a fresh row, another batch's.
-            let ours = rows.get(number).is_some_and(|row| {
-                row.tenants.iter().any(|tenant| **tenant == *event.tenant)
-                    && (row.kind != WorkKind::Fresh || row.batch_id == event.batch_id)
-            });
-            if let Some(of_row) = events.get_mut(number).filter(|_| ours) {
-                of_row.push(event);
-            }
-        }
-        Ok(())
     }
+    let mut found = sqlx::query(include_str!("sql/read_listed_events.sql"))
+        .bind(&numbers)
+        .bind(&ids)
+        .bind(&times)
+        .fetch(connection);
+    let mut tenants = Tenants::default();
+    while let Some(row) = found.try_next().await.map_err(StoreError::during(attempted))? {
+        let event = stored_event(&row, &mut tenants).map_err(StoreError::during(attempted))?;
+        let number: i32 = row.try_get("number").map_err(StoreError::during(attempted))?;
+        let Ok(number) = usize::try_from(number) else { continue };
+        // Another tenant's event may have the same id and time, and so may, for a fresh row, another batch's.
+        let ours = rows.get(number).is_some_and(|row| {
+            row.tenants.iter().any(|tenant| **tenant == *event.tenant)
+                && (row.kind != WorkKind::Fresh || row.batch_id == event.batch_id)
+        });
+        if let Some(of_row) = events.get_mut(number).filter(|_| ours) {
+            of_row.push(event);
+        }
+    }
+    Ok(())
 }
 
 /// Numbers and times only, so nothing in it can be anything but a literal; COPY takes no parameters.

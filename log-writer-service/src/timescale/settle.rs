@@ -9,13 +9,14 @@
 use std::{borrow::Cow, collections::HashSet, time::Duration};
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, Row, postgres::PgRow};
+use sqlx::{Connection, PgConnection, Row, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{
     books::{self, Books},
     dead_letters::without_nul,
     error::StoreError,
+    limits::{ANSWER_TIMEOUT, on_pool},
     outbox::{Outbox, OutboxId},
 };
 use crate::event::Timestamp;
@@ -80,45 +81,55 @@ impl Outbox {
         worker: &str,
         settlements: &[Settlement],
     ) -> Result<Vec<OutboxId>, StoreError> {
-        let attempted = "settle outbox rows";
-        let mut transaction = self.pool.begin().await.map_err(StoreError::during(attempted))?;
-        let held = lock_held(&mut transaction, owner, settlements).await?;
-        let mut books = Books::default();
-        let mut finished = Vec::new();
-        let mut lost = Vec::new();
-        for settlement in settlements {
-            let Some(held) = held.iter().find(|held| held.id == settlement.id.0) else {
-                lost.push(settlement.id);
-                continue;
-            };
-            let left = held.left_after(settlement);
-            let dead = count(settlement.dead.len());
-            books.indexed += settlement.indexed;
-            books.index_dead_lettered += dead;
-            // By difference, so that the books balance whatever was counted.
-            books.expired += held.events - settlement.indexed - dead - left;
-            keep_refusals(&mut transaction, settlement).await?;
-            forget_redriven(&mut transaction, held, settlement).await?;
-            match &settlement.rest {
-                Rest::Retry { open, after } if left > 0 => {
-                    put_back(&mut transaction, settlement.id, left, open.as_deref(), *after).await?;
-                }
-                Rest::Retry { .. } | Rest::Done => finished.push(settlement.id.0),
-            }
-        }
-        if !finished.is_empty() {
-            sqlx::query("delete from log_writer.outbox where id = any($1)")
-                .bind(&finished)
-                .execute(&mut *transaction)
-                .await
-                .map_err(StoreError::during(attempted))?;
-        }
-        if books != Books::default() {
-            books::add_to_books(&mut transaction, worker, &books).await?;
-        }
-        transaction.commit().await.map_err(StoreError::during(attempted))?;
-        Ok(lost)
+        let settled = async |connection: &mut PgConnection| record(connection, owner, worker, settlements).await;
+        on_pool(&self.pool, ANSWER_TIMEOUT, "settle outbox rows", settled).await
     }
+}
+
+async fn record(
+    connection: &mut PgConnection,
+    owner: Uuid,
+    worker: &str,
+    settlements: &[Settlement],
+) -> Result<Vec<OutboxId>, StoreError> {
+    let attempted = "settle outbox rows";
+    let mut transaction = connection.begin().await.map_err(StoreError::during(attempted))?;
+    let held = lock_held(&mut transaction, owner, settlements).await?;
+    let mut books = Books::default();
+    let mut finished = Vec::new();
+    let mut lost = Vec::new();
+    for settlement in settlements {
+        let Some(held) = held.iter().find(|held| held.id == settlement.id.0) else {
+            lost.push(settlement.id);
+            continue;
+        };
+        let left = held.left_after(settlement);
+        let dead = count(settlement.dead.len());
+        books.indexed += settlement.indexed;
+        books.index_dead_lettered += dead;
+        // By difference, so that the books balance whatever was counted.
+        books.expired += held.events - settlement.indexed - dead - left;
+        keep_refusals(&mut transaction, settlement).await?;
+        forget_redriven(&mut transaction, held, settlement).await?;
+        match &settlement.rest {
+            Rest::Retry { open, after } if left > 0 => {
+                put_back(&mut transaction, settlement.id, left, open.as_deref(), *after).await?;
+            }
+            Rest::Retry { .. } | Rest::Done => finished.push(settlement.id.0),
+        }
+    }
+    if !finished.is_empty() {
+        sqlx::query("delete from log_writer.outbox where id = any($1)")
+            .bind(&finished)
+            .execute(&mut *transaction)
+            .await
+            .map_err(StoreError::during(attempted))?;
+    }
+    if books != Books::default() {
+        books::add_to_books(&mut transaction, worker, &books).await?;
+    }
+    transaction.commit().await.map_err(StoreError::during(attempted))?;
+    Ok(lost)
 }
 
 struct Held {

@@ -54,7 +54,7 @@ pub struct StoreStatus {
 ///
 /// # Errors
 /// As any query.
-pub async fn read_status(connection: &mut PgConnection) -> Result<StoreStatus, StoreError> {
+pub(super) async fn read_status(connection: &mut PgConnection) -> Result<StoreStatus, StoreError> {
     let attempted = "read the store's status";
     let row = sqlx::query(
         "select current_setting('server_version') as postgres,

@@ -1,0 +1,159 @@
+//! A server that vanishes in the middle of a statement: nothing comes any more, not even an end of the connection.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use log_writer_service::timescale::{
+    ClaimOrder, ClaimRequest, Monitor, Outbox, Rest, Settlement, StoreError, StoreErrorKind, housekeep,
+};
+use sqlx::{Executor, PgPool, postgres::PgPoolOptions};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+};
+use uuid::Uuid;
+
+use crate::timescale_database::{MODE, TestDatabase, event, request, with_database};
+
+const LEASE: Duration = Duration::from_secs(60);
+/// Calls that wait at once, each on a connection of its own.
+const CALLS: u8 = 7;
+
+/// A pool whose connections, once frozen, hold every byte back.
+async fn freezable_pool(database: &TestDatabase, frozen: &Arc<AtomicBool>) -> PgPool {
+    let options = database.pool.connect_options();
+    let server = (options.get_host().to_owned(), options.get_port());
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let port = listener.local_addr().expect("an address").port();
+    let frozen = Arc::clone(frozen);
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let Ok(server) = TcpStream::connect(&server).await else {
+                continue;
+            };
+            let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+            tokio::spawn(pass_on(from_client, to_server, Arc::clone(&frozen)));
+            tokio::spawn(pass_on(from_server, to_client, Arc::clone(&frozen)));
+        }
+    });
+    PgPoolOptions::new()
+        .max_connections(CALLS.into())
+        .acquire_timeout(Duration::from_secs(5))
+        .connect_lazy_with((*options).clone().host("127.0.0.1").port(port))
+}
+
+async fn pass_on(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, frozen: Arc<AtomicBool>) {
+    let mut bytes = vec![0; 16 * 1024];
+    while let Ok(len @ 1..) = from.read(&mut bytes).await {
+        if frozen.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        if to.write_all(bytes.get(..len).unwrap_or_default()).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn kind<T>(outcome: &Result<T, StoreError>) -> Option<StoreErrorKind> {
+    outcome.as_ref().err().map(StoreError::kind)
+}
+
+#[tokio::test]
+async fn a_server_that_vanishes_is_not_waited_for_for_ever() {
+    with_database(async |database| {
+        let mut committer = database.committer("one").await;
+        committer
+            .commit(&mut [&mut request("one", &[event(1)])], &MODE)
+            .await
+            .expect("committed");
+        let claim = ClaimRequest {
+            owner: Uuid::from_u128(1),
+            lease: LEASE,
+            events_max: 5_000,
+            bytes_max: 8_000_000,
+            order: ClaimOrder::OldestFirst,
+            paused: &[],
+        };
+        let rows = database.outbox.claim(&claim).await.expect("claimed");
+        let held: Vec<_> = rows.iter().map(|row| (row.id, row.attempts)).collect();
+        let settled = [Settlement {
+            id: rows[0].id,
+            attempts: 1,
+            indexed: 1,
+            dead: Vec::new(),
+            expired: 0,
+            rest: Rest::Done,
+        }];
+
+        let frozen = Arc::new(AtomicBool::new(false));
+        let pool = freezable_pool(database, &frozen).await;
+        let (outbox, monitor) = (Outbox::new(pool.clone()), Monitor::new(pool.clone()));
+        let mut locker = database.bystander().await;
+        locker
+            .execute("begin; lock table log_writer.outbox, log_writer.books, application_logs in access exclusive mode")
+            .await
+            .expect("locked");
+
+        let calls = async {
+            let outcomes = tokio::join!(
+                outbox.claim(&claim),
+                outbox.renew(claim.owner, &held, LEASE),
+                outbox.release(claim.owner),
+                outbox.settle(claim.owner, "worker", &settled),
+                outbox.read_back(&rows),
+                monitor.snapshot(),
+                housekeep(&pool, &database.settings, Duration::ZERO),
+            );
+            [
+                kind(&outcomes.0),
+                kind(&outcomes.1),
+                kind(&outcomes.2),
+                kind(&outcomes.3),
+                kind(&outcomes.4),
+                kind(&outcomes.5),
+                kind(&outcomes.6),
+            ]
+        };
+        let vanish = async {
+            let all_wait = format!(
+                "select count(*) = {CALLS} from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+            );
+            database.until(&all_wait).await;
+            frozen.store(true, Ordering::Relaxed);
+            locker.execute("rollback").await.expect("released");
+        };
+        let (kinds, ()) = tokio::join!(tokio::time::timeout(LEASE, calls), vanish);
+        assert_eq!(
+            kinds.expect("every call has an end"),
+            [Some(StoreErrorKind::Timeout); CALLS as usize]
+        );
+
+        // Nothing of the pool is stuck with what was lost.
+        frozen.store(false, Ordering::Relaxed);
+        monitor.snapshot().await.expect("new connections are made");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_server_is_asked_to_notice_when_we_vanish() {
+    with_database(async |database| {
+        for (setting, value) in [
+            ("tcp_keepalives_idle", "30"),
+            ("tcp_keepalives_interval", "10"),
+            ("tcp_keepalives_count", "3"),
+            ("statement_timeout", "30s"),
+        ] {
+            assert_eq!(database.text(&format!("show {setting}")).await, value, "{setting}");
+        }
+    })
+    .await;
+}
