@@ -92,12 +92,15 @@ fn no_zeros(config: &Config, merge: &mut Merge) {
     }
 }
 
+/// A body as received, expanded, and as encoded rows.
+const BODY_COPIES: usize = 3;
+
 fn http(config: &Config, merge: &mut Merge) {
     let http = &config.http;
-    if http.body_bytes_max > http.inflight_bytes_max {
+    if http.body_bytes_max.saturating_mul(BODY_COPIES) > http.inflight_bytes_max {
         merge.refuse(
             &["http.body_bytes_max", "http.inflight_bytes_max"],
-            "one body may be larger than what all may hold together, so it could never be taken; raise the second",
+            "one body (as received, expanded, and as encoded rows) may need more than all may hold together, so it could never be taken; make the second three times the first",
         );
     }
     if http.answer_timeout >= VECTOR_TIMEOUT {

@@ -4,7 +4,14 @@
 //! with the same requests, which their noted digests make exact even when a COMMIT's answer was lost; what is one request's fault
 //! costs only that request. A request leaves this module committed, kept as a dead letter, withdrawn by its own task, or with the process.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +51,8 @@ pub(super) enum LaneKind {
 pub(super) struct Lanes {
     pub(super) normal: Lane,
     pub(super) late: Lane,
+    /// Batches with new events committed so far: what tells a bad body from a bad time.
+    commits: AtomicU64,
 }
 
 /// One committer's task.
@@ -95,6 +104,13 @@ impl CommitterTask {
                     pause = (pause * 2).min(PAUSE.1);
                 }
             }
+        }
+    }
+
+    async fn try_empty(&self, slot: &mut Option<Committer>) -> bool {
+        match self.connected(slot).await {
+            Ok(committer) => committer.probe().await.is_ok(),
+            Err(_) => false,
         }
     }
 
@@ -226,10 +242,14 @@ impl CommitterTask {
                 tokio::time::sleep(PAUSE.0).await;
             }
             StoreErrorKind::Data | StoreErrorKind::Other => {
+                if queued.failures_alone == 0 {
+                    queued.commits_at_first_failure = self.lanes.commits.load(Ordering::Relaxed);
+                }
                 queued.failures_alone += 1;
                 if queued.failures_alone < FAILURES_ALONE_MAX {
+                    // With a pause: what fails now may pass in a moment.
                     self.lanes.late.put_last(queued);
-                    return Attempt::Done;
+                    return Attempt::Unavailable;
                 }
                 return self.give_up(slot, queued, &error, alike).await;
             }
@@ -237,7 +257,8 @@ impl CommitterTask {
         Attempt::Done
     }
 
-    /// Keeps a request that failed alone too often as a dead letter, unless several bodies in a row failed alike.
+    /// Keeps a request that failed alone too often as a dead letter, whole, unless it may well be that every body fails now:
+    /// several in a row failed alike, or nothing was committed since it failed first and an empty commit fails too.
     async fn give_up(
         &self,
         slot: &mut Option<Committer>,
@@ -251,7 +272,9 @@ impl CommitterTask {
         } else {
             *alike = Alike { code, bodies: 1 };
         }
-        if alike.bodies >= FAILURES_ALIKE_MAX {
+        let others_succeed = self.lanes.commits.load(Ordering::Relaxed) > queued.commits_at_first_failure;
+        let is_bodys_fault = alike.bodies < FAILURES_ALIKE_MAX && (others_succeed || self.try_empty(slot).await);
+        if !is_bodys_fault {
             // Not the bodies' fault: they are answered 503 at their deadline. Others have their turn meanwhile.
             tracing::error!(%error, request.count = alike.bodies, "requests fail alike, one after another; none is kept as a dead letter");
             self.lanes.late.put_last(queued);
@@ -346,6 +369,9 @@ impl CommitterTask {
     fn answer(&self, batch: Vec<Queued>, receipts: Vec<Receipt>) {
         self.readiness.set_ready();
         self.committed.notify_one();
+        if receipts.iter().any(|receipt| receipt.committed > 0) {
+            self.lanes.commits.fetch_add(1, Ordering::Relaxed);
+        }
         let sum = |count: fn(&Receipt) -> u32| receipts.iter().map(|receipt| u64::from(count(receipt))).sum::<u64>();
         tracing::debug!(
             batch.id = receipts.iter().map(|receipt| receipt.batch_id).max(),

@@ -16,7 +16,7 @@ use crate::{
     elasticsearch::Targets,
     event::{Arrival, Digest, DigestParts, InvalidAliases, LogEvent, Normaliser, RawEvent, Timestamp, request_digest},
     timescale::{DeadLetter, EncodedRows, Source, Stage, WriteRequest},
-    wire::{self, DecompressError, Piece, SplitSettings},
+    wire::{self, BadReason, DecompressError, Piece, SplitSettings},
 };
 
 /// What an encoded row needs beside the event's own text: lengths and the columns that the service sets.
@@ -97,7 +97,12 @@ impl Decoder {
                     detail,
                     too_large: true,
                 };
-                Ok(self.keep_body(incoming, origin.digest, undecodable))
+                let mut decoded = self.keep_body(incoming, origin.digest, undecodable);
+                // Its sender drops it after a 413: all of it is kept, to be redriven where there is more room.
+                for letter in &mut decoded.request.dead_letters {
+                    letter.raw = incoming.body.to_vec();
+                }
+                Ok(decoded)
             }
             result => result,
         }
@@ -283,7 +288,14 @@ impl Decoder {
                         Some(self.letter(unusable.name(), &unusable.to_string(), raw_text(&raw), position))
                     }
                 },
-                Piece::Bad { raw, reason } => Some(self.letter(reason.name(), &reason.to_string(), raw, position)),
+                Piece::Bad { raw, reason } => {
+                    let mut letter = self.letter(reason.name(), &reason.to_string(), raw, position);
+                    if matches!(reason, BadReason::TooManyEvents | BadReason::RestAfterError) {
+                        // It may hold many events, which stand nowhere else.
+                        letter.raw = raw.as_bytes().to_vec();
+                    }
+                    Some(letter)
+                }
             };
             // Repeated in every event, a large one would multiply the body.
             if arrival

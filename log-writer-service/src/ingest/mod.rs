@@ -249,6 +249,7 @@ impl Ingestor {
             place: place.clone(),
             answer,
             failures_alone: 0,
+            commits_at_first_failure: 0,
             reservation,
         };
         if is_late {

@@ -51,6 +51,8 @@ pub(crate) struct Queued {
     pub(crate) answer: oneshot::Sender<Receipt>,
     /// Times that this request failed when it was alone in its transaction.
     pub(crate) failures_alone: u32,
+    /// Batches that all committers had committed when it failed alone for the first time.
+    pub(crate) commits_at_first_failure: u64,
     /// Held until the request is answered.
     pub(crate) reservation: Reservation,
 }

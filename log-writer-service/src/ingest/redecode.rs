@@ -157,3 +157,37 @@ fn row_as_event(raw: &[u8], aliases: &Aliases) -> String {
     }
     Value::Object(event).to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::DEFAULT_FILE, event::Digest};
+
+    fn tenant_of(letter_tenant: &str, is_asked: bool) -> Option<Arc<str>> {
+        let mut config: Config = toml::from_str(DEFAULT_FILE).unwrap();
+        config.auth.enabled = is_asked;
+        let letter = RawLetter {
+            id: 1,
+            attempts: 1,
+            digest: Digest([0; 32]),
+            position: None,
+            event: None,
+            tenant: Some(letter_tenant.to_owned()),
+            address: None,
+            content_type: None,
+            content_encoding: None,
+            path: "/ingest".to_owned(),
+            first_at: Timestamp(0),
+            raw: b"{}".to_vec(),
+        };
+        Redecoder::new(&config, None).unwrap().incoming(letter).tenant
+    }
+
+    #[test]
+    fn a_body_names_its_tenant_only_where_nobody_is_asked_who_they_are() {
+        assert_eq!(tenant_of("default", false), None);
+        for (tenant, is_asked) in [("default", true), ("blue", true), ("blue", false)] {
+            assert_eq!(tenant_of(tenant, is_asked).as_deref(), Some(tenant), "{is_asked}");
+        }
+    }
+}

@@ -109,7 +109,7 @@ impl Committer {
 
     /// Keeps a whole request as one dead letter, noting its digest, so that a resend is known.
     ///
-    /// The letter is of the stage `store` and keeps the body as received, cut at `dead_letter_bytes_max`.
+    /// The letter is of the stage `store` and keeps the whole body as received: its events stand nowhere else.
     ///
     /// # Errors
     /// As [`Self::commit`].
@@ -127,7 +127,7 @@ impl Committer {
             stage: Stage::Store,
             reason: reason.to_owned(),
             detail: detail.to_owned(),
-            raw: body.get(..self.dead_letter_bytes_max).unwrap_or(body).to_vec(),
+            raw: body.to_vec(),
             raw_bytes: u64::try_from(body.len()).unwrap_or(u64::MAX),
             position: None,
         }];
