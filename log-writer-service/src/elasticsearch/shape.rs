@@ -18,6 +18,13 @@ const KEY_BYTES_MAX: usize = 512;
 /// Longest number that is sent as one; a double needs 24.
 const NUMBER_BYTES_MAX: usize = 40;
 
+/// Members of one object, at all depths; with a million of them a flattened field costs a node its heap.
+const MEMBERS_MAX: usize = 10_000;
+/// No text shorter than this has more members: `"a":0,` is the shortest one.
+const MEMBERS_BYTES_MIN: usize = 6 * MEMBERS_MAX;
+/// How much of an object with too many members is sent, as text.
+const EXCERPT_BYTES: usize = 8 * 1024;
+
 /// Which keys are fine.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Keys {
@@ -29,7 +36,12 @@ enum Keys {
 
 /// Writes the object for a flattened field.
 pub(super) fn push_object(out: &mut Vec<u8>, text: &str) {
-    if is_plain(text.as_bytes()) {
+    if has_too_many_members(text) {
+        let excerpt = text.get(..text.floor_char_boundary(EXCERPT_BYTES)).unwrap_or_default();
+        out.extend_from_slice(b"{\"_too_many_members\":");
+        json::push_string(out, excerpt);
+        out.push(b'}');
+    } else if is_plain(text.as_bytes()) {
         out.extend_from_slice(text.as_bytes());
     } else {
         rewrite(out, text, Keys::Free);
@@ -38,7 +50,31 @@ pub(super) fn push_object(out: &mut Vec<u8>, text: &str) {
 
 /// Writes the object of measured numbers.
 pub(super) fn push_metrics(out: &mut Vec<u8>, text: &str) {
+    if has_too_many_members(text) {
+        out.extend_from_slice(b"{}");
+        return;
+    }
     rewrite(out, text, Keys::Names);
+}
+
+fn has_too_many_members(text: &str) -> bool {
+    if text.len() < MEMBERS_BYTES_MIN {
+        return false;
+    }
+    let bytes = text.as_bytes();
+    let (mut at, mut members) = (0, 0_usize);
+    while let Some(&byte) = bytes.get(at) {
+        match byte {
+            b'"' => {
+                at = string_end(bytes, at);
+                continue;
+            }
+            b':' => members += 1,
+            _ => {}
+        }
+        at += 1;
+    }
+    members > MEMBERS_MAX
 }
 
 /// Whether the text of a `jsonb` object can be copied: it has no two members of one name by its type, and no white
@@ -463,5 +499,27 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn an_object_with_too_many_members_is_sent_as_an_excerpt() {
+        let object = |members: usize| {
+            let all: Vec<String> = (0..members)
+                .map(|number| format!("\"k{number:06}\": {number}"))
+                .collect();
+            format!("{{{}}}", all.join(", "))
+        };
+        let shaped = |text: &str| {
+            let mut out = Vec::new();
+            push_object(&mut out, text);
+            serde_json::from_slice::<Value>(&out).unwrap()
+        };
+        let most = shaped(&object(MEMBERS_MAX));
+        assert_eq!(most.as_object().unwrap().len(), MEMBERS_MAX);
+        let text = object(MEMBERS_MAX + 1);
+        let excerpt = shaped(&text);
+        assert_eq!(excerpt["_too_many_members"].as_str(), text.get(..EXCERPT_BYTES));
+        let long_text = format!("{{\"a\": \"{}\"}}", ":".repeat(MEMBERS_BYTES_MIN));
+        assert_eq!(shaped(&long_text)["a"].as_str().unwrap().len(), MEMBERS_BYTES_MIN);
     }
 }
