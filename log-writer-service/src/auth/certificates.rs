@@ -55,7 +55,7 @@ pub fn server_config(tls: &config::Tls) -> Result<Option<Arc<ServerConfig>>, Vec
             format!("the certificate and tls.key_file cannot be used: {error}"),
         )
     })?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Some(Arc::new(config)))
 }
 

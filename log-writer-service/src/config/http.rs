@@ -17,7 +17,7 @@ pub struct Http {
     /// Bytes that all requests together may hold (bodies, expanded bodies, encoded rows); beyond it: 429.
     #[serde(with = "super::unit::bytes")]
     pub inflight_bytes_max: usize,
-    /// Open connections at most; more wait in the listener's queue.
+    /// Open connections at most; one too many is closed at once.
     pub connections_max: usize,
     /// Time for the request line and headers to arrive; a kept-alive connection may be idle for as long.
     #[serde(with = "super::unit::duration")]

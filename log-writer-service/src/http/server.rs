@@ -71,27 +71,28 @@ impl Served {
         let service = router.into_make_service_with_connect_info::<SocketAddr>();
         match self.tls {
             None => {
-                let mut server = server.acceptor(limited);
-                bound(&mut server, self.header_timeout);
+                let server = bound(server.acceptor(limited), self.header_timeout);
                 server.serve(service).await
             }
             Some(tls) => {
                 // The permit is taken before the handshake, so that those are bounded too.
-                let mut server = server.acceptor(Proven(RustlsAcceptor::new(tls).acceptor(limited)));
-                bound(&mut server, self.header_timeout);
+                let proven = Proven(RustlsAcceptor::new(tls).acceptor(limited));
+                let server = bound(server.acceptor(proven), self.header_timeout);
                 server.serve(service).await
             }
         }
     }
 }
 
-fn bound<A>(server: &mut Server<SocketAddr, A>, header_timeout: std::time::Duration) {
+/// HTTP/1.1 only: finding out which version a client speaks has no limit of time, nor has an idle HTTP/2 connection.
+fn bound<A>(server: Server<SocketAddr, A>, header_timeout: std::time::Duration) -> Server<SocketAddr, A> {
+    let mut server = server.http1_only();
     server
         .http_builder()
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(header_timeout);
-    server.http_builder().http2().timer(TokioTimer::new());
+    server
 }
 
 /// Lets a bounded number of connections be served; each holds its permit as long as it lives.
@@ -110,7 +111,8 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Limited {
         Box::pin(async move {
             // Small answers must not wait for the client's delayed acknowledgement.
             stream.set_nodelay(true)?;
-            let permit = connections.acquire_owned().await.map_err(io::Error::other)?;
+            // One too many is closed at once: waiting here would hold it, and its memory.
+            let permit = connections.try_acquire_owned().map_err(io::Error::other)?;
             Ok((
                 stream,
                 Held {
