@@ -26,6 +26,15 @@ pub async fn connect_pool(settings: &Database) -> Result<PgPool, StoreError> {
     Ok(PgPoolOptions::new()
         .max_connections(settings.pool_connections_max.max(1))
         .acquire_timeout(settings.connect_timeout)
+        // In place of sqlx's ping: a session that turned read-only (a failover, a setting) is not used any more.
+        .test_before_acquire(false)
+        .before_acquire(|connection, _| {
+            Box::pin(async move {
+                sqlx::query_scalar("select current_setting('transaction_read_only') = 'off'")
+                    .fetch_one(connection)
+                    .await
+            })
+        })
         .connect_lazy_with(options))
 }
 
