@@ -78,7 +78,8 @@ mod tests {
             moment("2026-11-20T12:00:00Z").unwrap()
         );
         assert_eq!(moment("2026-11-20").unwrap(), moment("2026-11-20T00:00:00Z").unwrap());
-        let ago = Utc::now() - moment("2h").unwrap();
+        let moment_ago = moment("2h").unwrap();
+        let ago = Utc::now() - moment_ago;
         assert!((7_200..7_260).contains(&ago.num_seconds()), "{ago}");
         for wrong in ["", "yesterday", "2", "2026-13-01", "999999999999y"] {
             assert!(moment(wrong).is_err(), "{wrong}");
