@@ -149,7 +149,11 @@ fn an_event_with_an_array_of_a_wrappers_name_is_not_torn_apart() {
 
 #[test]
 fn a_broken_element_of_an_array_costs_only_itself_where_its_end_shows() {
-    let cases: [(&str, &[&str]); 10] = [
+    let cases: [(&str, &[&str]); 11] = [
+        (
+            r#"[{"a":1} xx {"b":2},{"c":3}]"#,
+            &[r#"o {"a":1}"#, r#"not_json xx {"b":2}"#, r#"o {"c":3}"#],
+        ),
         (
             r#"[{"a":1},{"b":nul},{"c":3}]"#,
             &[r#"o {"a":1}"#, r#"malformed_json {"b":nul}"#, r#"o {"c":3}"#],
