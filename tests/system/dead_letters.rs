@@ -290,7 +290,7 @@ async fn a_whole_body_is_redriven_and_its_events_are_counted() {
 #[tokio::test]
 async fn what_was_cut_is_not_redriven_and_told() {
     let stores = FakeStores::start_with(|settings| settings.set("database.dead_letter_bytes_max", "10")).await;
-    let request = Request::new("POST", "/ingest", "{\"message\": never ends and is long");
+    let request = Request::new("POST", "/ingest", "{\"message\": broken but it ends}");
     stores.service.send(&request).await;
     let output = letters(&stores, &["redrive", "--all"]).await;
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));

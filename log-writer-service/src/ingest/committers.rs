@@ -275,6 +275,9 @@ impl CommitterTask {
         let others_succeed = self.lanes.commits.load(Ordering::Relaxed) > queued.commits_at_first_failure;
         let is_bodys_fault = alike.bodies < FAILURES_ALIKE_MAX && (others_succeed || self.try_empty(slot).await);
         if !is_bodys_fault {
+            if !others_succeed {
+                self.readiness.set_problem(&error.to_string());
+            }
             // Not the bodies' fault: they are answered 503 at their deadline. Others have their turn meanwhile.
             tracing::error!(%error, request.count = alike.bodies, "requests fail alike, one after another; none is kept as a dead letter");
             self.lanes.late.put_last(queued);

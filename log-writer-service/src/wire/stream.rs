@@ -58,9 +58,8 @@ pub(super) fn split_array(pieces: &mut Pieces<'_>, mut at: usize) -> Result<usiz
         };
         let value_end = skip_value(text, at).ok();
         // An object is whole whatever follows; a string may end at a quote within it, a number at a letter.
-        let is_whole = |end: &usize| {
-            first == b'{' || matches!(text.get(skip_space(text, *end)), None | Some(b',' | b']' | b'{'))
-        };
+        let is_whole =
+            |end: &usize| first == b'{' || matches!(text.get(skip_space(text, *end)), None | Some(b',' | b']' | b'{'));
         if let Some(end) = value_end.filter(is_whole) {
             pieces.push_value(at, end)?;
             at = end;
