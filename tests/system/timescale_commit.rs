@@ -182,6 +182,7 @@ async fn dead_letters_are_committed_with_their_request_and_not_kept_twice() {
 async fn a_whole_request_can_be_kept_as_one_dead_letter() {
     with_database(async |database| {
         let mut settings = database.settings.clone();
+        // A limit for single events; a whole request's events stand nowhere else.
         settings.dead_letter_bytes_max = 7;
         let mut committer = Committer::connect(&settings, "one").await.expect("connected");
         let mut poisoned = request("poisoned", &[event(1), event(2)]);
@@ -194,7 +195,7 @@ async fn a_whole_request_can_be_kept_as_one_dead_letter() {
             database
                 .text("select concat_ws(' ', stage, reason, convert_from(raw, 'UTF8'), raw_bytes) from log_writer.dead_letters")
                 .await,
-            "store panicked body of 16"
+            "store panicked body of poisoned 16"
         );
         assert_eq!(database.number("select events from log_writer.dead_letters").await, 2);
         let again = committer.commit(&mut [&mut poisoned], &MODE).await.expect("known");
