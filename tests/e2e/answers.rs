@@ -186,13 +186,30 @@ async fn recordings_of_later_interfaces_are_kept_by_name_and_answered_400() {
 
 #[tokio::test]
 async fn a_client_that_leaves_cancels_nothing_that_was_begun() {
-    let stores = RealStores::start().await;
+    let stores = RealStores::start_with(|settings| settings.set("database.lock_timeout", "10s")).await;
+    let mut lock = stores.database.pool().begin().await.expect("a transaction");
+    sqlx::query("lock table public.application_logs in share row exclusive mode")
+        .execute(&mut *lock)
+        .await
+        .expect("the lock");
     let mut connection = Connection::open(stores.service.address()).await.expect("it listens");
     connection
         .write(&Request::json(&fresh(5)).encode())
         .await
         .expect("it reads");
+    eventually("its transaction to wait for the lock", SOON, || async {
+        let waiting = stores
+            .database
+            .number(
+                "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' \
+                 and starts_with(application_name, 'log-writer committer')",
+            )
+            .await;
+        (waiting == 1).then_some(())
+    })
+    .await;
     drop(connection);
+    lock.rollback().await.expect("the lock is given back");
     // Half a body is no request: nothing of it is stored.
     let mut connection = Connection::open(stores.service.address()).await.expect("it listens");
     let bytes = Request::json(&fresh(50)).encode();

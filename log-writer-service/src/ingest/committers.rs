@@ -6,10 +6,7 @@
 
 use std::{
     panic::AssertUnwindSafe,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -18,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Readiness,
-    queue::{BatchLimits, Lane, Queued},
+    queue::{BatchLimits, Lane, Lanes, Queued},
 };
 use crate::{
     config,
@@ -44,15 +41,6 @@ pub(super) enum LaneKind {
     Normal,
     /// Requests with late events, or with a row that PostgreSQL refused: one at a time, bisecting.
     Late,
-}
-
-/// The two lanes.
-#[derive(Debug, Default)]
-pub(super) struct Lanes {
-    pub(super) normal: Lane,
-    pub(super) late: Lane,
-    /// Batches with new events committed so far: what tells a bad body from a bad time.
-    commits: AtomicU64,
 }
 
 /// One committer's task.

@@ -32,9 +32,9 @@ pub use self::{
     redecode::Redecoder,
 };
 use self::{
-    committers::{CommitterTask, LaneKind, Lanes},
+    committers::{CommitterTask, LaneKind},
     decode::{Decoded, Decoder},
-    queue::{Place, Queued},
+    queue::{Lanes, Place, Queued},
 };
 use crate::{
     config::{self, Config},

@@ -7,7 +7,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicU8, AtomicU64, Ordering},
     },
 };
 
@@ -69,6 +69,15 @@ impl Queued {
 pub(crate) struct Lane {
     waiting: Mutex<VecDeque<Queued>>,
     arrived: Notify,
+}
+
+/// The two lanes.
+#[derive(Debug, Default)]
+pub(crate) struct Lanes {
+    pub(crate) normal: Lane,
+    pub(crate) late: Lane,
+    /// Batches with new events committed so far: what tells a bad body from a bad time.
+    pub(crate) commits: AtomicU64,
 }
 
 /// How much one batch takes.
