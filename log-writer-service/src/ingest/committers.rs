@@ -95,20 +95,14 @@ impl CommitterTask {
         }
     }
 
-    async fn try_empty(&self, slot: &mut Option<Committer>) -> bool {
-        match self.connected(slot).await {
-            Ok(committer) => committer.probe().await.is_ok(),
-            Err(_) => false,
-        }
+    /// Does what a commit does, without a batch.
+    async fn try_empty(&self, slot: &mut Option<Committer>) -> Result<(), StoreError> {
+        self.connected(slot).await?.probe().await
     }
 
-    /// Checks, without a batch, whether one could be committed.
+    /// Finds out, without a batch, whether one could be committed.
     async fn probe(&self, slot: &mut Option<Committer>) {
-        let result = match self.connected(slot).await {
-            Ok(committer) => committer.probe().await,
-            Err(error) => Err(error),
-        };
-        match result {
+        match self.try_empty(slot).await {
             Ok(()) => self.readiness.set_ready(),
             Err(error) => {
                 *slot = None;
@@ -261,7 +255,8 @@ impl CommitterTask {
             *alike = Alike { code, bodies: 1 };
         }
         let others_succeed = self.lanes.commits.load(Ordering::Relaxed) > queued.commits_at_first_failure;
-        let is_bodys_fault = alike.bodies < FAILURES_ALIKE_MAX && (others_succeed || self.try_empty(slot).await);
+        let is_bodys_fault =
+            alike.bodies < FAILURES_ALIKE_MAX && (others_succeed || self.try_empty(slot).await.is_ok());
         if !is_bodys_fault {
             if !others_succeed {
                 self.readiness.set_problem(&error.to_string());
