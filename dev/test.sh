@@ -135,6 +135,7 @@ await_servers() {
   export TEST_ELASTICSEARCH_SECURE_URL TEST_ELASTICSEARCH_SECURE_CA TEST_ELASTICSEARCH_SECURE_PASSWORD
   export TEST_RUN=$run TEST_TIMESCALEDB_START=$dev/timescaledb.sh TEST_ELASTICSEARCH_START=$dev/elasticsearch.sh
   export LOG_WRITER_TEST_BINARY=$target/debug/log-writer-service
+  export LOG_WRITER_FAILPOINTS_BINARY=$LOG_WRITER_TEST_BINARY-with-failpoints
 }
 
 # Adds a row to the table for each suite of a log of `cargo test`; a suite that printed no result has failed.
@@ -211,13 +212,15 @@ run_tests_on_community() {
 
 build_tests() {
   # shellcheck disable=SC2016  # for the inner shell
-  check "build" bash -c 'set -o pipefail; cargo build "${@:2}" --package log-writer-service &&
-    CARGO_TERM_COLOR=never cargo test "${@:2}" --workspace --no-run 2>&1 | tee "$1" >&2' - "$scratch/built.log" "${locked[@]}"
+  check "build" bash -c 'set -o pipefail; build=(cargo build "${@:3}" --package log-writer-service)
+    "${build[@]}" --features failpoints && cp "$2" "$2-with-failpoints" && "${build[@]}" &&
+    CARGO_TERM_COLOR=never cargo test "${@:3}" --workspace --no-run 2>&1 | tee "$1" >&2' \
+    - "$scratch/built.log" "$target/debug/log-writer-service" "${locked[@]}"
 }
 
 check_everything() {
   check "format" cargo fmt --all --check || true
-  check "lints" cargo clippy "${locked[@]}" --workspace --all-targets -- -D warnings || true
+  check "lints" cargo clippy "${locked[@]}" --workspace --all-targets --all-features -- -D warnings || true
   check "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc "${locked[@]}" --workspace --no-deps || true
   build_tests || return 0
   await_servers || return 0

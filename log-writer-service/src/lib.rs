@@ -12,6 +12,7 @@ pub mod config;
 pub mod delivery;
 pub mod elasticsearch;
 pub mod event;
+pub mod failpoint;
 pub mod http;
 pub mod ingest;
 pub mod shutdown;

@@ -6,5 +6,7 @@ use std::process::ExitCode;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    let _armed = log_writer_service::failpoint::arm();
     log_writer_service::cli::run()
 }

@@ -27,6 +27,7 @@ use crate::{
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     environment: BTreeMap<String, String>,
+    program: Option<PathBuf>,
 }
 
 impl Settings {
@@ -52,6 +53,32 @@ impl Settings {
         let name = format!("LOG_WRITER__{}", key.replace('.', "__").to_uppercase());
         self.environment.insert(name, value.to_owned());
         self
+    }
+
+    /// Runs another program than [`binary`]: another version of the service, say.
+    #[must_use]
+    pub fn program(mut self, path: &Path) -> Self {
+        self.program = Some(path.to_owned());
+        self
+    }
+
+    /// Runs the build with failpoints and arms these: `commit::before_commit=return(abort)`.
+    ///
+    /// # Panics
+    /// If `LOG_WRITER_FAILPOINTS_BINARY` does not name that build.
+    #[must_use]
+    pub fn failpoints(mut self, armed: &str) -> Self {
+        let binary = std::env::var_os("LOG_WRITER_FAILPOINTS_BINARY")
+            .expect("LOG_WRITER_FAILPOINTS_BINARY must name the service as built with its feature `failpoints`");
+        self.environment.insert("FAILPOINTS".to_owned(), armed.to_owned());
+        self.program(Path::new(&binary))
+    }
+
+    /// What is to be run, with this environment and no other.
+    fn command(&self) -> Command {
+        let mut command = Command::new(self.program.as_deref().unwrap_or_else(|| binary()));
+        command.env_clear().envs(&self.environment);
+        command
     }
 
     /// Accepts events of any time, as recordings keep the time at which they were made.
@@ -143,6 +170,12 @@ impl Service {
         .await;
         self.child = None;
         status
+    }
+
+    /// Starts it again as [`Service::restart`] does, with other settings.
+    pub async fn restart_with(&mut self, settings: Settings) {
+        self.settings = settings;
+        self.restart().await;
     }
 
     /// Starts it again on the same port with the same settings and waits until it is ready.
@@ -244,9 +277,9 @@ impl Service {
             .append(true)
             .open(self.log_file())
             .expect("no file for the log");
-        let child = Command::new(binary())
-            .env_clear()
-            .envs(&self.settings.environment)
+        let child = self
+            .settings
+            .command()
             .env("LOG_WRITER__HTTP__LISTEN", self.address.to_string())
             .env("RUST_BACKTRACE", "1")
             .current_dir(self.folder.path())
@@ -301,10 +334,9 @@ pub async fn run_command(arguments: &[&str], settings: &Settings) -> Output {
     let folder = TempDir::with_prefix("log-writer-test-").expect("no folder to run in");
     let file = |name: &str| folder.path().join(name);
     let create = |name: &str| File::create(file(name)).expect("no file for the output");
-    let mut child = Command::new(binary())
+    let mut child = settings
+        .command()
         .args(arguments)
-        .env_clear()
-        .envs(&settings.environment)
         .current_dir(folder.path())
         .stdin(Stdio::null())
         .stdout(create("stdout"))

@@ -30,7 +30,7 @@ use super::{
     outbox_plan::{self, RowLimits},
     warnings::Warnings,
 };
-use crate::event::Digest;
+use crate::{event::Digest, failpoint::failpoint};
 
 /// What one request brings to be committed.
 #[derive(Debug, Clone)]
@@ -122,6 +122,7 @@ pub(super) async fn commit_parts(
     mode: &CommitMode,
 ) -> Result<Vec<Receipt>, StoreError> {
     // 1
+    failpoint!("commit::before_begin");
     begin(&mut session.connection, mode).await?;
     // 2
     let noted = digests::note_digests(&mut session.connection, parts).await?;
@@ -153,6 +154,7 @@ pub(super) async fn commit_parts(
     let books = sum(&receipts, &plan);
     books::add_to_books(&mut session.connection, context.worker, &books).await?;
     // 5
+    failpoint!("commit::before_commit");
     commit(&mut session.connection, context.warnings).await?;
     Ok(receipts)
 }

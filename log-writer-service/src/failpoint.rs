@@ -1,0 +1,42 @@
+//! Named points at which a test makes the process die or stop. A normal build has nothing of them.
+//!
+//! With the feature `failpoints` the variable `FAILPOINTS` arms them at start, in the language of the crate `fail`:
+//! `FAILPOINTS="commit::before_commit=2*off->1*return(abort)"` lets two pass and ends the process at the third.
+
+/// Marks a point: `failpoint!("commit::before_commit")`.
+macro_rules! failpoint {
+    ($name:literal) => {
+        #[cfg(feature = "failpoints")]
+        $crate::failpoint::reach($name);
+    };
+}
+pub(crate) use failpoint;
+
+/// Arms what `FAILPOINTS` names; disarmed when dropped.
+///
+/// # Panics
+/// If the variable can't be read.
+#[cfg(feature = "failpoints")]
+#[must_use]
+pub fn arm() -> impl Drop {
+    fail::FailScenario::setup()
+}
+
+/// Does at a point what it is armed with: `return(abort)` ends the process as SIGKILL would, `return(stop)` freezes it
+/// until SIGCONT.
+#[cfg(feature = "failpoints")]
+pub(crate) fn reach(name: &'static str) {
+    let _passed = fail::eval(name, |action| match action.as_deref() {
+        Some("abort") => std::process::abort(),
+        Some("stop") => stop_this_process(name),
+        other => tracing::error!(failpoint.name = name, action = ?other, "a failpoint is armed with what does not exist"),
+    });
+}
+
+#[cfg(feature = "failpoints")]
+fn stop_this_process(name: &str) {
+    let pid = std::process::id().to_string();
+    if let Err(error) = std::process::Command::new("kill").args(["-STOP", &pid]).status() {
+        tracing::error!(failpoint.name = name, %error, "the process could not be stopped");
+    }
+}

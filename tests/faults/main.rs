@@ -1,0 +1,8 @@
+//! What breaks, and what must hold all the same: real stores, the real binary, and processes that die where it hurts.
+//!
+//! `crash_points`: the process ends at every failpoint in turn. `conservation`: everything goes wrong at random, from a
+//! seed. `stalls`: what stops one request must not stop the others.
+
+mod conservation;
+mod crash_points;
+mod stalls;
