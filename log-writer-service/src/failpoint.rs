@@ -29,7 +29,9 @@ pub(crate) fn reach(name: &'static str) {
     let _passed = fail::eval(name, |action| match action.as_deref() {
         Some("abort") => std::process::abort(),
         Some("stop") => stop_this_process(name),
-        other => tracing::error!(failpoint.name = name, action = ?other, "a failpoint is armed with what does not exist"),
+        other => {
+            tracing::error!(failpoint.name = name, action = ?other, "a failpoint is armed with what does not exist");
+        }
     });
 }
 

@@ -86,6 +86,7 @@ impl Settings {
     pub fn any_time(self) -> Self {
         self.set("events.accept_past", "36500d")
             .set("events.accept_future", "36500d")
+            .set("retention.enabled", "false")
     }
 }
 

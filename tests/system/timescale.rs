@@ -19,5 +19,7 @@ mod timescale_letters_kept;
 mod timescale_migrations;
 mod timescale_outbox;
 mod timescale_poison;
+mod timescale_questions;
 mod timescale_search;
+mod timescale_stats;
 mod timescale_vanished;

@@ -110,7 +110,7 @@ async fn the_table_is_a_hypertable_with_the_configured_chunks_and_our_indexes_on
         let indexes = "select string_agg(indexname, ' ' order by indexname) from pg_indexes where schemaname = 'public' and tablename = 'application_logs'";
         assert_eq!(
             database.text(indexes).await,
-            "application_logs_batch_id_idx application_logs_correlation_id_timestamp_idx application_logs_pkey \
+            "application_logs_batch_id_idx application_logs_correlation_id_timestamp_idx application_logs_errors_timestamp_idx application_logs_pkey \
              application_logs_service_level_timestamp_idx application_logs_timestamp_idx \
              application_logs_trace_id_timestamp_idx application_logs_user_id_timestamp_idx"
         );

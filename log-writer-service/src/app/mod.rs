@@ -4,12 +4,9 @@
 //! background, Elasticsearch too. At the end readiness goes first, then the listener, then what was begun is finished.
 
 mod keys;
+mod upkeep;
 
-use std::{
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use axum_server::Handle;
@@ -26,7 +23,7 @@ use crate::{
     delivery::{BulkLimits, Delivery, Mirror, MirrorState, Parts},
     elasticsearch::{Client, DocumentWriter, Targets},
     http::{self, AppState},
-    ingest::{Ingestor, Readiness, Redecoder},
+    ingest::{Ingestor, Patterns, Readiness, Redecoder},
     shutdown::{Tasks, wait_for_signal},
     telemetry::{
         metric,
@@ -38,10 +35,6 @@ use crate::{
 
 /// Pauses between attempts to prepare the database: the first, doubled up to the last.
 const PREPARE_PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
-/// How often housekeeping runs.
-const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(5);
-/// How often retention and quota of the dead letters are looked at.
-const LETTERS_EVERY: Duration = Duration::from_secs(60);
 /// Time for the last tasks after the requests are answered.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -65,7 +58,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let pool = timescale::connect_pool(&config.database).await?;
     let mirror = MirrorParts::new(&config)?;
     let targets = mirror.as_ref().map(|mirror| mirror.targets.clone());
-    let ingestor = Ingestor::new(&config, targets, readiness.clone())?;
+    let ingestor = Ingestor::new(&config, targets, readiness.clone(), keep_patterns(&pool, &tasks))?;
     let delivery = mirror.map(|mirror| mirror.delivery(&config, &pool, &tasks));
     let observatory = Observatory {
         ingestor: ingestor.clone(),
@@ -167,6 +160,13 @@ impl MirrorParts {
             drain: FINISH_TIMEOUT / 2,
         }))
     }
+}
+
+/// Starts the task that notes kinds of messages.
+fn keep_patterns(pool: &sqlx::PgPool, tasks: &Tasks) -> Patterns {
+    let (patterns, new_patterns) = Patterns::new();
+    tasks.spawn("patterns", new_patterns.keep(pool.clone(), tasks.stopping()));
+    patterns
 }
 
 fn targets_of(config: &Config) -> anyhow::Result<Targets> {
@@ -313,52 +313,6 @@ impl Store {
                 pending.join(", ")
             )
         }))
-    }
-
-    async fn keep_house(&self) {
-        let mut letters_due = Instant::now();
-        let mut was_over_quota = false;
-        loop {
-            tokio::time::sleep(HOUSEKEEPING_EVERY).await;
-            if Instant::now() >= letters_due {
-                letters_due = Instant::now() + LETTERS_EVERY;
-                was_over_quota = self.look_after_letters(was_over_quota).await;
-            }
-            let ready_for = self.readiness.ready_for();
-            if let Err(error) =
-                timescale::housekeep(&self.pool, &self.config.database, ready_for.unwrap_or_default()).await
-            {
-                tracing::warn!(%error, "housekeeping failed; it is tried again");
-            }
-        }
-    }
-}
-
-impl Store {
-    /// Retention and quota of dead letters; whether there are more than the quota.
-    async fn look_after_letters(&self, was_over_quota: bool) -> bool {
-        let settings = &self.config.database;
-        let done = match timescale::upkeep_letters(&self.pool, settings).await {
-            Ok(done) => done,
-            Err(error) => {
-                tracing::warn!(%error, "looking after the dead letters failed; it is tried again");
-                return was_over_quota;
-            }
-        };
-        if done.expired > 0 {
-            tracing::info!(
-                letter.count = done.expired,
-                "deleted dead letters older than database.dead_letter_retention"
-            );
-        }
-        if done.is_over_quota && !was_over_quota {
-            tracing::warn!(
-                limit = settings.dead_letters_rows_max,
-                "more dead letters than database.dead_letters_rows_max; look at them with `log-writer-service dead-letters \
-                 list --summary`"
-            );
-        }
-        done.is_over_quota
     }
 }
 

@@ -16,6 +16,10 @@ const ELASTICSEARCH_BODY_MAX: usize = 100 * 1024 * 1024;
 const DEPTH_MAX: usize = 1000;
 /// More chunks than this in the accepted range slow every plan down.
 const CHUNKS_MAX: u128 = 1000;
+/// How far back the policies of `log_stats_1m` look for late events (`migrations/`).
+const COUNTED_BACK: Duration = Duration::from_secs(14 * 86_400);
+/// What `log_writer.drop_old_events` and `drop_old_stats` take.
+const KEEP_MIN: Duration = Duration::from_secs(16 * 86_400);
 
 /// Notes every mistake between keys in the merge.
 pub(super) fn between_keys(config: &Config, merge: &mut Merge) {
@@ -26,6 +30,7 @@ pub(super) fn between_keys(config: &Config, merge: &mut Merge) {
     events(config, merge);
     database(config, merge);
     delivery(config, merge);
+    retention(config, merge);
     if config.elasticsearch.enabled {
         elasticsearch(config, merge);
     }
@@ -46,6 +51,7 @@ fn no_zeros(config: &Config, merge: &mut Merge) {
         database,
         elasticsearch,
         delivery,
+        retention: _,
         log: _,
     } = config;
     for (key, is_zero) in [
@@ -186,6 +192,29 @@ fn database(config: &Config, merge: &mut Merge) {
         merge.refuse(
             &["database.chunk_interval"],
             "must be at least 1m: every chunk is a table",
+        );
+    }
+}
+
+fn retention(config: &Config, merge: &mut Merge) {
+    let (retention, accept_past) = (&config.retention, config.events.accept_past);
+    if !retention.enabled {
+        return;
+    }
+    for (key, keep) in [
+        ("retention.events", retention.events),
+        ("retention.stats_minutes", retention.stats_minutes),
+        ("retention.stats", retention.stats),
+    ] {
+        if keep < KEEP_MIN {
+            merge.refuse(&[key], "must be at least 16d: late events are counted for 14 days");
+        }
+    }
+    if accept_past > COUNTED_BACK {
+        merge.refuse(
+            &["events.accept_past", "retention.enabled"],
+            "older events than 14d are accepted, but not counted in log_stats, and dropped soon; accept less, or set \
+             retention.enabled = false",
         );
     }
 }

@@ -214,7 +214,8 @@ impl Merge {
         let (http, auth, tls) = (self.section("http"), self.section("auth"), self.section("tls"));
         let events = self.section("events");
         let (database, elasticsearch) = (self.section("database"), self.section("elasticsearch"));
-        let (delivery, log) = (self.section("delivery"), self.section("log"));
+        let (delivery, retention) = (self.section("delivery"), self.section("retention"));
+        let log = self.section("log");
         Some(Config {
             http: http?,
             auth: auth?,
@@ -223,6 +224,7 @@ impl Merge {
             database: database?,
             elasticsearch: elasticsearch?,
             delivery: delivery?,
+            retention: retention?,
             log: log?,
         })
     }

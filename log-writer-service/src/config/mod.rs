@@ -20,6 +20,7 @@ mod load;
 mod log;
 mod print;
 mod report;
+mod retention;
 mod secret;
 mod setting;
 mod source;
@@ -41,6 +42,7 @@ pub use self::known::DEFAULT_FILE;
 pub use self::load::{Loaded, load, load_with};
 pub use self::log::{Format, Log};
 pub use self::report::{Given, Mistake, Report};
+pub use self::retention::Retention;
 pub use self::secret::url as url_without_secrets;
 pub use self::source::{Sources, USUAL_FILE};
 pub use self::tls::Tls;
@@ -63,6 +65,8 @@ pub struct Config {
     pub elasticsearch: Elasticsearch,
     /// Section `[delivery]`.
     pub delivery: Delivery,
+    /// Section `[retention]`.
+    pub retention: Retention,
     /// Section `[log]`.
     pub log: Log,
 }

@@ -10,6 +10,7 @@ use super::{
     Incoming, Refusal,
     admission::Reservation,
     identity::{Claim, Origin, set_ids},
+    patterns::Patterns,
 };
 use crate::{
     config,
@@ -35,6 +36,8 @@ pub(super) struct Decoder {
     pub(super) events: config::Events,
     pub(super) body_bytes_max: usize,
     pub(super) dead_letter_bytes_max: usize,
+    /// `None` where nobody keeps them: a redriven event is not the first of its kind.
+    pub(super) patterns: Option<Patterns>,
 }
 
 /// A request ready for its commit.
@@ -58,7 +61,11 @@ pub struct Undecodable {
 
 impl Decoder {
     /// By these settings; `targets` is `None` when events are stored in SQL only.
-    pub(super) fn new(config: &config::Config, targets: Option<Targets>) -> Result<Self, InvalidAliases> {
+    pub(super) fn new(
+        config: &config::Config,
+        targets: Option<Targets>,
+        patterns: Option<Patterns>,
+    ) -> Result<Self, InvalidAliases> {
         Ok(Self {
             normaliser: Normaliser::new(&config.events)?,
             targets,
@@ -66,6 +73,7 @@ impl Decoder {
             events: config.events.clone(),
             body_bytes_max: config.http.body_bytes_max,
             dead_letter_bytes_max: config.database.dead_letter_bytes_max,
+            patterns,
         })
     }
 
@@ -281,7 +289,10 @@ impl Decoder {
                             time: event.claimed_time,
                             position,
                         });
-                        rows.push(&event, origin.ingested, self.target(&event).as_ref());
+                        let pattern = rows.push(&event, origin.ingested, self.target(&event).as_ref());
+                        if let (Some(patterns), Some(pattern)) = (&self.patterns, pattern) {
+                            patterns.note(&event, pattern);
+                        }
                         None
                     }
                     Err(unusable) => {

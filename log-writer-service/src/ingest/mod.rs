@@ -8,6 +8,7 @@ mod admission;
 mod committers;
 mod decode;
 mod identity;
+mod patterns;
 mod queue;
 mod readiness;
 mod redecode;
@@ -28,6 +29,7 @@ use tokio::{
 pub use self::{
     admission::{Admission, Reservation},
     decode::Undecodable,
+    patterns::{NewPatterns, Patterns},
     readiness::Readiness,
     redecode::Redecoder,
 };
@@ -115,9 +117,14 @@ impl Ingestor {
     ///
     /// # Errors
     /// If an alias list can't be used.
-    pub fn new(config: &Config, targets: Option<Targets>, readiness: Readiness) -> Result<Self, InvalidAliases> {
+    pub fn new(
+        config: &Config,
+        targets: Option<Targets>,
+        readiness: Readiness,
+        patterns: Patterns,
+    ) -> Result<Self, InvalidAliases> {
         Ok(Self {
-            decoder: Arc::new(Decoder::new(config, targets)?),
+            decoder: Arc::new(Decoder::new(config, targets, Some(patterns))?),
             lanes: Arc::default(),
             readiness,
             admission: Admission::new(config.http.inflight_bytes_max),

@@ -35,7 +35,7 @@ impl Redecoder {
     /// If an alias list can't be used.
     pub fn new(config: &Config, targets: Option<Targets>) -> Result<Self, InvalidAliases> {
         Ok(Self {
-            decoder: Decoder::new(config, targets)?,
+            decoder: Decoder::new(config, targets, None)?,
             aliases: config.events.aliases.clone(),
             admission: Admission::new(config.http.inflight_bytes_max),
             body_names_tenant: !config.auth.enabled,

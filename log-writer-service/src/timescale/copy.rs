@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::event::{LogEvent, Timestamp};
+use crate::event::{LogEvent, Timestamp, pattern_of};
 
 /// Columns in the order they are encoded, as a list for SQL.
 pub(super) const COLUMNS: &str = "id, \"timestamp\", ingested_at, batch_id, tenant, level, service, host, message, \
-     correlation_id, user_id, trace_id, span_id, tags, fields, error_details, performance_metrics, ai_analysis";
+     correlation_id, user_id, trace_id, span_id, tags, fields, error_details, performance_metrics, ai_analysis, pattern";
 /// How many columns [`COLUMNS`] names.
-pub(super) const COLUMN_COUNT: i16 = 18;
+pub(super) const COLUMN_COUNT: i16 = 19;
 
 /// What a binary COPY stream begins with: signature, no flags, no header extension.
 pub(super) const COPY_HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
@@ -71,8 +71,8 @@ impl EncodedRows {
 
     /// Appends one row; its id is nil until [`Self::set_ids`], its batch is set at commit.
     ///
-    /// `target` is the stream or index in Elasticsearch, `None` if the event goes nowhere.
-    pub fn push(&mut self, event: &LogEvent<'_>, ingested_at: Timestamp, target: Option<&Arc<str>>) {
+    /// `target` is the stream or index in Elasticsearch, `None` if the event goes nowhere. Returns the event's pattern.
+    pub fn push(&mut self, event: &LogEvent<'_>, ingested_at: Timestamp, target: Option<&Arc<str>>) -> Option<i64> {
         self.notes.push(RowNote {
             start: self.buffer.len(),
             position: u32::try_from(self.notes.len()).unwrap_or(u32::MAX),
@@ -106,6 +106,12 @@ impl EncodedRows {
         put_jsonb(out, event.error_details.as_deref());
         put_jsonb(out, event.performance_metrics.as_deref());
         put_jsonb(out, event.ai_analysis.as_deref());
+        let pattern = pattern_of(event.level, &event.message);
+        match pattern {
+            Some(pattern) => put_field(out, &pattern.to_be_bytes()),
+            None => put_null(out),
+        }
+        pattern
     }
 
     /// Sets where a row's event stood in its request; without it, its number among the rows.
@@ -311,7 +317,7 @@ mod tests {
         ]
         .concat();
         let expected = [
-            vec![0, 18],
+            vec![0, 19],
             field(&[7; 16]),
             field(&[0, 0, 0, 0, 0, 0, 1, 2]),
             field(&[0xff; 8]),
@@ -330,6 +336,7 @@ mod tests {
             null(),
             null(),
             null(),
+            field(&pattern_of(Level::Warn, "é").expect("a warning").to_be_bytes()),
         ]
         .concat();
         assert_eq!(rows.row(0), expected);
@@ -340,6 +347,7 @@ mod tests {
         let mut rows = EncodedRows::new();
         rows.push(
             &LogEvent {
+                level: Level::Info,
                 tags: Vec::new(),
                 fields: String::new(),
                 ..event()
@@ -347,7 +355,7 @@ mod tests {
             Timestamp(0),
             None,
         );
-        assert!(rows.row(0).ends_with(&[0xff; 4 * 5]));
+        assert!(rows.row(0).ends_with(&[0xff; 4 * 6]));
     }
 
     #[test]

@@ -48,7 +48,7 @@ impl CopyReader {
     }
 
     fn row(&mut self, rest: &mut &[u8]) -> Option<StoredEvent> {
-        Some(StoredEvent {
+        let event = StoredEvent {
             id: Uuid::from_slice(take_field(rest)?).ok()?,
             timestamp: time(take_field(rest))?,
             ingested_at: time(take_field(rest))?,
@@ -67,7 +67,10 @@ impl CopyReader {
             error_details: json(take_field(rest))?,
             performance_metrics: json(take_field(rest))?,
             ai_analysis: json(take_field(rest))?,
-        })
+        };
+        // The pattern: a document has none.
+        take_field(rest);
+        Some(event)
     }
 }
 

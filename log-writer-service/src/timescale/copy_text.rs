@@ -13,7 +13,8 @@ pub(super) fn row_as_json(rows: &EncodedRows, row: usize) -> String {
         let value = match name {
             "id" => Value::from(rows.id(row).to_string()),
             "timestamp" | "ingested_at" => time_value(field),
-            "batch_id" => continue,
+            // Set or computed again when it is redriven.
+            "batch_id" | "pattern" => continue,
             "tags" => tags_value(field),
             "fields" | "error_details" | "performance_metrics" | "ai_analysis" => json_value(field),
             _ => text_value(field),

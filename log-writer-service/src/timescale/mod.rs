@@ -16,12 +16,15 @@ mod copy_text;
 mod dead_letters;
 mod digests;
 mod error;
+mod history;
 mod housekeep;
+mod late_events;
 mod limits;
 mod migrations;
 mod monitor;
 mod outbox;
 mod outbox_plan;
+mod patterns;
 mod pool;
 mod read_back;
 mod settle;
@@ -40,10 +43,12 @@ pub use self::{
         Requeued, Stage, StoredLetter, count_letters, count_purgeable, purge_letters, upkeep_letters,
     },
     error::{StoreError, StoreErrorKind},
+    history::{expire, refresh_stats},
     housekeep::{Housekeeping, housekeep},
     migrations::{MigrationReport, migrate, pending_migrations},
     monitor::{Monitor, Snapshot},
     outbox::{Backlog, Outbox, OutboxId, OutboxRow, WorkKind},
+    patterns::{NewPattern, note_patterns},
     pool::connect_pool,
     settle::{IndexRefusal, Rest, Settlement},
     status::{Edition, StoreStatus},

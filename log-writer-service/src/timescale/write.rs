@@ -27,10 +27,14 @@ use super::{
     dead_letters::{self, DeadLetter, NewLetter},
     digests::{self, Noted},
     error::{StoreError, StoreErrorKind},
+    late_events::note_late_events,
     outbox_plan::{self, RowLimits},
     warnings::Warnings,
 };
-use crate::{event::Digest, failpoint::failpoint};
+use crate::{
+    event::{Digest, Timestamp},
+    failpoint::failpoint,
+};
 
 /// What one request brings to be committed.
 #[derive(Debug, Clone)]
@@ -149,6 +153,7 @@ pub(super) async fn commit_parts(
         context.dead_letter_bytes_max,
     );
     dead_letters::keep(&mut session.connection, noted.batch_id, &letters).await?;
+    note_late_events(&mut session.connection, &batch, Timestamp::from(chrono::Utc::now())).await?;
     let plan = outbox_plan::plan(&batch, &exceptions, context.row_limits);
     outbox_plan::enqueue(&mut session.connection, noted.batch_id, &plan.rows).await?;
     let books = sum(&receipts, &plan);

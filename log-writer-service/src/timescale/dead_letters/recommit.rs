@@ -14,13 +14,14 @@ use sqlx::{PgConnection, Row};
 
 use super::keep::{self, Letter, WHOLE_REQUEST, without_nul};
 use crate::{
-    event::Digest,
+    event::{Digest, Timestamp},
     timescale::{
         batch::Batch,
         bisect,
         books::{self, Books},
         digests::{Noted, NotedBatch},
         error::StoreError,
+        late_events::note_late_events,
         outbox_plan,
         write::{self, CommitMode, Context, Part, Receipt, Session},
     },
@@ -98,6 +99,7 @@ pub(in crate::timescale) async fn recommit(
     }
     keep::keep(&mut session.connection, batch_id, &letters).await?;
     replace(&mut session.connection, id, &letters).await?;
+    note_late_events(&mut session.connection, &batch, Timestamp::from(chrono::Utc::now())).await?;
     let plan = outbox_plan::plan(&batch, &exceptions, context.row_limits);
     outbox_plan::enqueue(&mut session.connection, batch_id, &plan.rows).await?;
     // 4

@@ -3,13 +3,13 @@
 with inserted as (
   insert into public.application_logs (
     id, "timestamp", ingested_at, batch_id, tenant, level, service, host, message, correlation_id, user_id, trace_id,
-    span_id, tags, fields, error_details, performance_metrics, ai_analysis)
+    span_id, tags, fields, error_details, performance_metrics, ai_analysis, pattern)
   select
     derived_id, "timestamp", ingested_at, batch_id, tenant, level, service, host, message, correlation_id, user_id,
     trace_id, span_id, tags,
     coalesce(fields, '{}') || jsonb_build_object(
       '_log_writer', coalesce(fields -> '_log_writer', '{}') || jsonb_build_object('id_conflict', id)),
-    error_details, performance_metrics, ai_analysis
+    error_details, performance_metrics, ai_analysis, pattern
   from pg_temp.log_writer_staging
   where outcome = 'conflict'
   order by derived_id, "timestamp", tenant, ordinal

@@ -3,10 +3,10 @@
 with inserted as (
   insert into public.application_logs (
     id, "timestamp", ingested_at, batch_id, tenant, level, service, host, message, correlation_id, user_id, trace_id,
-    span_id, tags, fields, error_details, performance_metrics, ai_analysis)
+    span_id, tags, fields, error_details, performance_metrics, ai_analysis, pattern)
   select
     id, "timestamp", ingested_at, batch_id, tenant, level, service, host, message, correlation_id, user_id, trace_id,
-    span_id, tags, fields, error_details, performance_metrics, ai_analysis
+    span_id, tags, fields, error_details, performance_metrics, ai_analysis, pattern
   from pg_temp.log_writer_staging
   order by id, "timestamp", tenant, ordinal
   on conflict do nothing

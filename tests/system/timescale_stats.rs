@@ -1,0 +1,270 @@
+//! What is counted continuously is what a scan of the events counts: fresh, at rest, late, and after the events are gone.
+
+use std::time::Duration;
+
+use log_writer_service::{
+    config::Retention,
+    event::{Level, LogEvent, Timestamp, mask, pattern_of},
+    timescale::{NewPattern, expire, note_patterns, refresh_stats},
+};
+
+use crate::timescale_database::{DAY, MODE, TestDatabase, event, request, with_database};
+
+/// Three days of events, with and without durations, users and patterns, two tenants.
+const SAMPLE: &str = "
+insert into application_logs (id, \"timestamp\", ingested_at, batch_id, tenant, level, service, message, user_id,
+  performance_metrics, pattern)
+select gen_random_uuid(), date_trunc('minute', now()) - interval '3 days' + i * interval '25.9 s', now(), i / 100,
+  case when i % 20 = 0 then 'blue' else 'default' end, of_level, 'svc-' || i % 7, 'message ' || i,
+  case when i % 5 = 0 then 'user-' || i % 97 end,
+  case when i % 2 = 0 then jsonb_build_object('duration_ms', 1 + (i * 7919) % 3000)
+    when i % 11 = 0 then '{\"duration_ms\": \"fast\"}'::jsonb when i % 13 = 0 then '{\"response_time_ms\": 0}'
+    when i % 17 = 0 then '{\"duration_ms\": 1e400}' when i % 19 = 0 then '{\"duration_ms\": -1}' end,
+  case when of_level in ('WARN', 'ERROR') then i % 50 end
+from generate_series(1, 10000) i,
+  lateral (select (array['INFO', 'WARN', 'DEBUG', 'ERROR', 'INFO'])[1 + (i * 7 + i / 10) % 5] as of_level) l";
+
+/// For each table of counts: buckets that differ from a scan of the events.
+const DIFFERENT: [&str; 4] = [
+    "with raw as (
+       select time_bucket(interval '1 minute', \"timestamp\") as bucket, tenant, service, level, count(*) as n,
+         count(*) filter (where level in ('ERROR', 'FATAL')) as e, count(distinct user_id) as u,
+         count(log_duration_ms(performance_metrics)) as d, sum(log_duration_ms(performance_metrics)) as total,
+         max(log_duration_ms(performance_metrics)) as longest,
+         percentile_cont(0.95) within group (order by log_duration_ms(performance_metrics)) as p95,
+         min(\"timestamp\") as f, max(\"timestamp\") as l
+       from application_logs group by 1, 2, 3, 4)
+     select count(*) from raw r full join log_stats_1m s using (bucket, tenant, service, level)
+     where (r.n, r.e, r.u, r.d, r.total, r.longest, r.p95, r.f, r.l) is distinct from
+       (s.events, s.errors, s.users, s.durations, s.duration_sum, s.duration_max, s.duration_p95, s.first_seen, s.last_seen)",
+    "with raw as (
+       select time_bucket(interval '1 hour', \"timestamp\") as bucket, tenant, service, level, count(*) as n,
+         count(*) filter (where level in ('ERROR', 'FATAL')) as e, count(log_duration_ms(performance_metrics)) as d,
+         max(log_duration_ms(performance_metrics)) as longest,
+         percentile_disc(0.95) within group (order by log_duration_ms(performance_metrics)) as p95,
+         min(\"timestamp\") as f, max(\"timestamp\") as l
+       from application_logs group by 1, 2, 3, 4)
+     select count(*) from raw r full join log_stats_1h s using (bucket, tenant, service, level)
+     where (r.n, r.e, r.d, r.longest, r.f, r.l) is distinct from
+       (s.events, s.errors, s.durations, s.duration_max, s.first_seen, s.last_seen)
+       or abs(s.duration_p95 - r.p95) > greatest(0.075 * r.p95, 0.1)",
+    "with raw as (
+       select time_bucket(interval '1 day', \"timestamp\") as bucket, tenant, service, level, count(*) as n,
+         percentile_disc(0.5) within group (order by log_duration_ms(performance_metrics)) as p50,
+         min(\"timestamp\") as f, max(\"timestamp\") as l
+       from application_logs group by 1, 2, 3, 4)
+     select count(*) from raw r full join log_stats_1d s using (bucket, tenant, service, level)
+     where (r.n, r.f, r.l) is distinct from (s.events, s.first_seen, s.last_seen)
+       or abs(s.duration_p50 - r.p50) > greatest(0.075 * r.p50, 0.1)",
+    "with raw as (
+       select time_bucket(interval '5 minutes', \"timestamp\") as bucket, tenant, service, level, pattern, count(*) as n
+       from application_logs where pattern is not null group by 1, 2, 3, 4, 5)
+     select count(*) from raw r full join log_pattern_stats_5m s using (bucket, tenant, service, level, pattern)
+     where r.n is distinct from s.events",
+];
+
+async fn counts_are_right(database: &TestDatabase, when: &str) {
+    for query in DIFFERENT {
+        assert_eq!(database.number(query).await, 0, "{when}: {query}");
+    }
+}
+
+/// Counts what has come to rest: the service's part on Apache, the jobs' part on Community.
+async fn count(database: &TestDatabase) {
+    refresh_stats(&database.pool).await.expect("counted");
+    if database.text("select log_writer.timescale_edition()").await == "community" {
+        for view in ["log_stats_1m", "log_stats_1h", "log_stats_1d", "log_pattern_stats_5m"] {
+            let call = format!("call refresh_continuous_aggregate('{view}', now() - interval '14 days', now())");
+            database.execute(&call).await;
+        }
+    }
+}
+
+async fn commit(database: &TestDatabase, seed: &str, events: &[LogEvent<'_>]) {
+    let mut committer = database.committer(seed).await;
+    committer
+        .commit(&mut [&mut request(seed, events)], &MODE)
+        .await
+        .expect("committed");
+}
+
+/// As many rows in the books as in the table, for what a test put there by SQL.
+async fn balance_books(database: &TestDatabase) {
+    database
+        .execute(
+            "insert into log_writer.books (worker, received, committed, unmirrored)
+             select 'the test', n, n, n from (select count(*) - (select coalesce(sum(committed), 0) from log_writer.books) as n
+               from application_logs) c",
+        )
+        .await;
+}
+
+async fn now(database: &TestDatabase) -> i64 {
+    database
+        .number("select (extract(epoch from now()) * 1000000)::bigint")
+        .await
+}
+
+#[tokio::test]
+async fn counts_are_those_of_a_scan_before_and_after_they_are_stored_and_when_events_come_late() {
+    with_database(async |database| {
+        database.execute(SAMPLE).await;
+        counts_are_right(database, "fresh").await;
+        count(database).await;
+        counts_are_right(database, "at rest").await;
+        let now = now(database).await;
+        let late: Vec<LogEvent<'_>> = (0..60)
+            .map(|number| {
+                let mut event = event(number);
+                event.timestamp = Timestamp(now - i64::from(number) * DAY / 15 - 90_000_000);
+                event.level = Level::Error;
+                event.performance_metrics = Some(format!(r#"{{"duration_ms": {number}.5}}"#));
+                event
+            })
+            .collect();
+        commit(database, "late", &late).await;
+        count(database).await;
+        counts_are_right(database, "after late events").await;
+        balance_books(database).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn counting_takes_up_where_it_stopped_and_leaves_the_rest_to_the_next_call() {
+    with_database(async |database| {
+        if database.text("select log_writer.timescale_edition()").await == "community" {
+            return;
+        }
+        database.execute(SAMPLE).await;
+        let until = "select (extract(epoch from counted_until) * 1000000)::bigint from log_writer.stats_state";
+        let mut before = 0;
+        while database
+            .text("select log_writer.refresh_stats(interval '1 day')::text")
+            .await
+            == "true"
+        {
+            let counted = database.number(until).await;
+            assert!(counted > before, "each call counts more");
+            before = counted;
+            counts_are_right(database, "in between").await;
+        }
+        counts_are_right(database, "at the end").await;
+        balance_books(database).await;
+    })
+    .await;
+}
+
+fn kept_for_30_days() -> Retention {
+    Retention {
+        enabled: true,
+        events: Duration::from_secs(30 * 86_400),
+        stats_minutes: Duration::from_secs(90 * 86_400),
+        stats: Duration::from_secs(365 * 86_400),
+    }
+}
+
+#[tokio::test]
+async fn old_events_are_dropped_once_they_are_delivered_and_their_counts_stay() {
+    with_database(async |database| {
+        let now = now(database).await;
+        let aged = |number: u32, days: i64| LogEvent {
+            timestamp: Timestamp(now - days * DAY),
+            ..event(number)
+        };
+        commit(database, "a", &[aged(1, 33), aged(2, 20), aged(3, 0)]).await;
+        let events = "select sum(events)::bigint from log_stats_1m";
+        // Counted while it was young: what is older than two weeks is not counted any more.
+        if database.text("select log_writer.timescale_edition()").await == "community" {
+            database
+                .execute("call refresh_continuous_aggregate('log_stats_1m', now() - interval '40 days', now())")
+                .await;
+        } else {
+            while database
+                .text("select log_writer.refresh_stats(interval '20 days')::text")
+                .await
+                == "true"
+            {}
+        }
+        assert_eq!(database.number(events).await, 3);
+        let retention = kept_for_30_days();
+        assert_eq!(
+            expire(&database.pool, &retention).await.expect("done"),
+            0,
+            "the outbox points to it"
+        );
+        database
+            .execute("delete from log_writer.outbox; update log_writer.books set indexed = 3")
+            .await;
+        assert_eq!(expire(&database.pool, &retention).await.expect("done"), 1);
+        assert_eq!(database.number("select count(*) from application_logs").await, 2);
+        assert_eq!(expire(&database.pool, &retention).await.expect("done"), 0);
+        assert_eq!(database.number(events).await, 3, "counts are kept longer than events");
+        database
+            .execute("update log_writer.books set received = 2, committed = 2, mirrored = 2, indexed = 2")
+            .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nothing_is_dropped_that_may_still_be_counted_or_where_retention_is_off() {
+    with_database(async |database| {
+        let off = Retention {
+            enabled: false,
+            ..kept_for_30_days()
+        };
+        commit(
+            database,
+            "a",
+            &[LogEvent {
+                timestamp: Timestamp(now(database).await - 60 * DAY),
+                ..event(1)
+            }],
+        )
+        .await;
+        assert_eq!(expire(&database.pool, &off).await.expect("done"), 0);
+        let short = Retention {
+            events: Duration::from_secs(86_400),
+            ..kept_for_30_days()
+        };
+        let refused = expire(&database.pool, &short).await.expect_err("refused");
+        assert!(refused.to_string().contains("at least 16 days"), "{refused}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_kind_of_message_is_noted_once_with_its_first_time() {
+    with_database(async |database| {
+        let now = now(database).await;
+        let kind = |message: &str, micros: i64| NewPattern {
+            tenant: "default".into(),
+            pattern: pattern_of(Level::Error, message).expect("an error"),
+            level: Level::Error,
+            service: "api".to_owned(),
+            template: mask(message),
+            first_seen: Timestamp(micros),
+        };
+        let noted = [
+            kind("user 1 gone", now),
+            kind("user 2 gone", now - DAY),
+            kind("disk full", now),
+        ];
+        note_patterns(&database.pool, &noted).await.expect("noted");
+        note_patterns(&database.pool, &[kind("user 3 gone", now + 5)])
+            .await
+            .expect("noted");
+        let rows: Vec<(String, i64)> = sqlx::query_as(
+            "select template, (extract(epoch from first_seen) * 1000000)::bigint from log_patterns order by 1",
+        )
+        .fetch_all(&database.pool)
+        .await
+        .expect("rows");
+        assert_eq!(
+            rows,
+            [("disk full".to_owned(), now), ("user <num> gone".to_owned(), now - DAY)]
+        );
+    })
+    .await;
+}
