@@ -18,6 +18,7 @@ mod timescale_letters;
 mod timescale_letters_kept;
 mod timescale_migrations;
 mod timescale_outbox;
+mod timescale_plans;
 mod timescale_poison;
 mod timescale_questions;
 mod timescale_search;
