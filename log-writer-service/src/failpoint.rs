@@ -27,7 +27,10 @@ pub fn arm() -> impl Drop {
 #[cfg(feature = "failpoints")]
 pub(crate) fn reach(name: &'static str) {
     let _passed = fail::eval(name, |action| match action.as_deref() {
-        Some("abort") => std::process::abort(),
+        Some("abort") => {
+            say(name, "abort");
+            std::process::abort()
+        }
         Some("stop") => stop_this_process(name),
         other => {
             tracing::error!(failpoint.name = name, action = ?other, "a failpoint is armed with what does not exist");
@@ -35,8 +38,16 @@ pub(crate) fn reach(name: &'static str) {
     });
 }
 
+/// Tells a test that the point was really reached. Not by way of the log, which may hold lines back.
+#[cfg(feature = "failpoints")]
+fn say(name: &str, action: &str) {
+    use std::io::Write;
+    writeln!(std::io::stderr(), "failpoint {name}: {action}").ok();
+}
+
 #[cfg(feature = "failpoints")]
 fn stop_this_process(name: &str) {
+    say(name, "stop");
     let pid = std::process::id().to_string();
     if let Err(error) = std::process::Command::new("kill").args(["-STOP", &pid]).status() {
         tracing::error!(failpoint.name = name, %error, "the process could not be stopped");

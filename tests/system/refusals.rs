@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use log_writer_tests::fake_elasticsearch::{Behaviour, Item, ItemFault};
+use log_writer_tests::{
+    conditions::{SOON, eventually},
+    fake_elasticsearch::{Behaviour, Item, ItemFault},
+};
 use serde_json::json;
 
 use crate::{FakeStores, STREAM, fresh};
@@ -137,4 +140,35 @@ async fn when_nearly_all_items_fail_alike_the_stream_pauses_and_the_backlog_is_k
     stores.assert_delivered_exactly_once(600).await;
     let lost = stores.refused().await.len();
     assert_eq!(stores.fake.documents(STREAM).len(), 600 - lost);
+}
+
+#[tokio::test]
+async fn a_document_that_breaks_every_connection_is_a_dead_letter_and_its_neighbours_are_indexed() {
+    let stores = FakeStores::start_with(|settings| settings.set("delivery.retry_max", "100ms")).await;
+    stores
+        .fake
+        .always(Some(Behaviour::CutIf(Arc::new(|item| number(item) == 13))));
+    stores.service.ingest(&fresh(64)).await;
+    stores.assert_delivered_exactly_once(64).await;
+    let refused = stores.refused().await;
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    assert_eq!(refused[0].reason, "breaks_the_connection");
+    assert_eq!(stores.fake.documents(STREAM).len(), 63);
+}
+
+#[tokio::test]
+async fn where_every_bulk_breaks_nothing_becomes_a_dead_letter() {
+    let stores = FakeStores::start_with(|settings| settings.set("delivery.retry_max", "100ms")).await;
+    stores.fake.always(Some(Behaviour::Cut));
+    stores.service.ingest(&fresh(4)).await;
+    // Far more than one document that stands alone would be given, if others were taken.
+    eventually("many attempts", SOON, || async {
+        let alone = stores.fake.bulks().iter().filter(|bulk| bulk.items.len() == 1).count();
+        (alone >= 12).then_some(())
+    })
+    .await;
+    assert!(stores.refused().await.is_empty(), "{:?}", stores.refused().await);
+    stores.fake.always(None);
+    stores.assert_delivered_exactly_once(4).await;
+    assert!(stores.refused().await.is_empty(), "{:?}", stores.refused().await);
 }

@@ -1,13 +1,13 @@
 //! The documents of one claim and how far each has come.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use uuid::Uuid;
 
 use crate::{
-    elasticsearch::{DocumentId, document_id},
+    elasticsearch::{DocumentId, StoredCopy, document_id},
     event::{StoredEvent, Timestamp},
-    timescale::{IndexRefusal, OutboxRow, Rest, Settlement},
+    timescale::{IndexRefusal, OutboxId, OutboxRow, Rest, Settlement, WorkKind},
 };
 
 /// How far one document has come.
@@ -19,6 +19,8 @@ pub(super) enum Progress {
     Created(String),
     /// There before.
     Present,
+    /// There, as it was before: to be written over.
+    Stale(StoredCopy),
     /// Refused for good.
     Refused(Refusal),
 }
@@ -44,6 +46,19 @@ pub(super) struct Document {
 impl Document {
     pub(super) fn is_open(&self) -> bool {
         matches!(self.progress, Progress::Open)
+    }
+
+    /// The copy that it is to go over.
+    pub(super) fn copy(&self) -> Option<&StoredCopy> {
+        match &self.progress {
+            Progress::Stale(copy) => Some(copy),
+            Progress::Open | Progress::Created(_) | Progress::Present | Progress::Refused(_) => None,
+        }
+    }
+
+    /// Whether it is still to be created, or written over its copy.
+    pub(super) fn is_unsettled(&self) -> bool {
+        matches!(self.progress, Progress::Open | Progress::Stale(_))
     }
 
     fn key(&self) -> (Uuid, Timestamp) {
@@ -86,12 +101,38 @@ impl Claim {
 
     /// Whether a document of this row may be in Elasticsearch already.
     pub(super) fn may_have_been_sent(row: &OutboxRow) -> bool {
-        row.attempts > 1
+        row.attempts > 1 || row.kind == WorkKind::Replace
     }
 
-    /// Positions of the documents that are open.
-    pub(super) fn open(&self) -> Vec<usize> {
-        self.positions(Document::is_open)
+    /// Whether the document is to go over the copy that is there.
+    pub(super) fn replaces(&self, position: usize) -> bool {
+        self.documents
+            .get(position)
+            .and_then(|document| self.rows.get(document.row))
+            .is_some_and(|row| row.kind == WorkKind::Replace)
+    }
+
+    /// The rows of these documents, each once.
+    pub(super) fn rows_of(&self, positions: &[usize]) -> BTreeSet<OutboxId> {
+        positions
+            .iter()
+            .filter_map(|position| self.rows.get(self.documents.get(*position)?.row))
+            .map(|row| row.id)
+            .collect()
+    }
+
+    /// The rows without a document that is still to be sent.
+    pub(super) fn settled_rows(&self) -> impl Iterator<Item = OutboxId> {
+        let unsettled: BTreeSet<usize> = self
+            .documents
+            .iter()
+            .filter(|document| document.is_unsettled())
+            .map(|document| document.row)
+            .collect();
+        let numbered = self.rows.iter().enumerate();
+        numbered
+            .filter(move |(number, _)| !unsettled.contains(number))
+            .map(|(_, row)| row.id)
     }
 
     /// Positions of the documents that `keep` says yes to.
@@ -125,7 +166,7 @@ impl Claim {
             };
             settlement.expired -= 1;
             match &document.progress {
-                Progress::Open => open.push(document.key()),
+                Progress::Open | Progress::Stale(_) => open.push(document.key()),
                 Progress::Created(_) | Progress::Present => settlement.indexed += 1,
                 Progress::Refused(refusal) => settlement.dead.push(IndexRefusal {
                     id: document.event.id,

@@ -5,17 +5,21 @@
 //!
 //! 1. claim outbox rows (a lease, committed before anything is sent; `attempts + 1`),
 //! 2. read their events back,
-//! 3. on a second or later attempt: ask the older backing indices which of them are there (Elasticsearch knows ids only within one index),
+//! 3. on a second or later attempt: ask all backing indices which of them are there (Elasticsearch knows ids only within one index),
+//!    and delete all copies but the oldest,
 //! 4. `_bulk` `create` the rest under their ids; a 409 means it is there already,
 //! 5. settle: rows done or kept with what is still open, dead letters and books in one transaction, conditional on the claim.
 //!
-//! A crash after 1-3 sent nothing: the lease ends and the row is claimed again. A crash after 4 finds the documents by 409 in the write
-//! index and by look-up in older ones. A claim lost while sending settles nothing; copies that went to another index are removed.
+//! A crash after 1-3 sent nothing: the lease ends and the row is claimed again. After a crash after 4 the look-up finds the documents,
+//! and a copy too many, if a rollover let one in. A claim lost while sending settles nothing; copies that went to another index are
+//! removed.
 
+mod copies;
 mod documents;
 mod gate;
 mod mirror;
 mod send;
+mod suspects;
 mod worker;
 
 use std::{
@@ -29,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use self::mirror::{Mirror, MirrorState};
-use self::{gate::Gate, worker::Worker};
+use self::{gate::Gate, suspects::Suspects, worker::Worker};
 use crate::{
     config,
     elasticsearch::{Client, DocumentWriter, Targets},
@@ -48,6 +52,7 @@ pub struct Delivery {
     settings: config::Delivery,
     limits: BulkLimits,
     gate: Gate,
+    suspects: Suspects,
     mirror: Mirror,
     /// This process in the outbox: claims carry it.
     owner: Uuid,
@@ -95,6 +100,7 @@ impl Delivery {
     pub fn new(parts: Parts) -> Self {
         Self {
             gate: Gate::new(&parts.settings, parts.limits.documents),
+            suspects: Suspects::default(),
             outbox: parts.outbox,
             client: parts.client,
             documents: parts.documents,

@@ -7,8 +7,10 @@ use super::{
     documents::{Claim, Document, Progress, Refusal},
 };
 use crate::{
-    elasticsearch::{BulkBody, BulkFailure, DocumentId, SearchError, Verdict},
+    elasticsearch::{BulkBody, BulkFailure, Verdict},
+    failpoint::failpoint,
     telemetry::metric,
+    timescale::StoreError,
 };
 
 /// A document that alone is refused for want of room, and is larger than this, is taken to be the culprit itself after
@@ -16,9 +18,6 @@ use crate::{
 const NO_ROOM_BYTES: usize = 1024 * 1024;
 /// Attempts that such a document gets, in pauses of up to `delivery.retry_max`.
 const NO_ROOM_ATTEMPTS: i32 = 8;
-
-/// Times that the removal of second copies is tried; the lease is renewed meanwhile.
-const REMOVAL_ATTEMPTS: u32 = 5;
 
 /// Why a claim's documents are left open for now.
 #[derive(Debug)]
@@ -29,6 +28,8 @@ pub(super) enum Halt {
     Stream(String),
     /// The stream's template is missing.
     Template,
+    /// The database does not answer.
+    Outbox(StoreError),
 }
 
 impl Delivery {
@@ -36,31 +37,33 @@ impl Delivery {
     pub(super) async fn send(&self, claim: &mut Claim) -> Result<(), Halt> {
         let sent = self.send_open(claim).await;
         // Whatever ended it: what was created by then may stand in an older index too.
-        self.remove_unexpected_copies(claim).await;
-        sent
+        let checked = self.check_unexpected_copies(claim).await;
+        for row in claim.settled_rows() {
+            self.suspects.forget_row(row);
+        }
+        sent.and(checked)
     }
 
     async fn send_open(&self, claim: &mut Claim) -> Result<(), Halt> {
-        if self.targets.is_stream() && claim.rows.iter().any(Claim::may_have_been_sent) {
-            self.look_up(claim)
-                .await
-                .map_err(|error| Halt::Cluster(format!("looking documents up: {error}")))?;
-            self.gate.open_cluster();
-        }
-        let mut waiting = claim.open();
-        waiting.reverse();
+        let looks_up = self.look_up_again(claim).await?;
+        let (mut waiting, limit) = self.in_order(claim);
         // A whole-request refusal halves the next bulk until the culprit stands alone.
-        let mut documents_max = usize::MAX;
+        let mut documents_max = limit;
         while !waiting.is_empty() {
             let (body, positions) = self.next_bulk(claim, &mut waiting, documents_max);
+            failpoint!("delivery::before_bulk");
             let begun = Instant::now();
             let result = self.client.bulk(&body).await;
             metric::bulk_finished(begun.elapsed(), positions.len());
+            failpoint!("delivery::after_bulk");
             match result {
                 Ok(verdicts) => {
                     self.gate.open_cluster();
-                    documents_max = usize::MAX;
+                    documents_max = limit;
                     self.judge(claim, &positions, verdicts)?;
+                }
+                Err(failure) if looks_up && is_unexplained(&failure) => {
+                    return Err(self.broken(claim, &positions, &failure));
                 }
                 Err(failure) => match whole_failure(failure, positions.len()) {
                     WholeFailure::Halve => {
@@ -69,7 +72,7 @@ impl Delivery {
                     }
                     WholeFailure::Refuse(refusal) => {
                         self.gate.open_cluster();
-                        documents_max = usize::MAX;
+                        documents_max = limit;
                         let refused = positions.iter().map(|position| (*position, refusal.clone())).collect();
                         let target = claim.target.to_string();
                         self.bury(claim, &target, refused, positions.len())?;
@@ -99,36 +102,55 @@ impl Delivery {
         Ok(())
     }
 
-    /// Marks the documents that stand in an older backing index, and notes the write index.
-    ///
-    /// Only documents of rows that may have been sent are asked for. An error means ask again, never "absent".
-    async fn look_up(&self, claim: &mut Claim) -> Result<(), SearchError> {
-        let mut indices = self.client.backing_indices(&claim.target).await?;
-        metric::lookup();
-        claim.write_index = indices.pop();
-        let rows = &claim.rows;
-        let asked: Vec<usize> = claim
-            .documents
-            .iter()
-            .enumerate()
-            .filter(|(_, document)| document.is_open() && rows.get(document.row).is_some_and(Claim::may_have_been_sent))
-            .map(|(position, _)| position)
-            .collect();
-        for index in indices {
-            let positions: Vec<usize> = asked
-                .iter()
-                .copied()
-                .filter(|position| is_open_at(&claim.documents, *position))
-                .collect();
-            for positions in positions.chunks(self.limits.documents.max(1)) {
-                let ids: Vec<DocumentId> = ids_at(&claim.documents, positions);
-                let found = self.client.find(&index, &ids).await?;
-                for (position, _) in positions.iter().zip(found).filter(|(_, found)| *found) {
-                    set(claim, *position, Progress::Present);
-                }
+    /// Looks documents up that may be there already, and says whether there were any.
+    async fn look_up_again(&self, claim: &mut Claim) -> Result<bool, Halt> {
+        if !claim.rows.iter().any(Claim::may_have_been_sent) {
+            return Ok(false);
+        }
+        self.look_up(claim)
+            .await
+            .map_err(|error| Halt::Cluster(format!("looking documents up: {error}")))?;
+        self.gate.open_cluster();
+        self.read_replacements(claim).await.map_err(Halt::Outbox)?;
+        failpoint!("delivery::after_look_up");
+        Ok(true)
+    }
+
+    /// What is to be sent, the next one last and suspects after all others, and how many of them at once.
+    fn in_order(&self, claim: &Claim) -> (Vec<usize>, usize) {
+        let mut waiting = claim.positions(Document::is_unsettled);
+        let is_suspect = |position: &usize| {
+            let document = claim.documents.get(*position);
+            document.is_some_and(|document| self.suspects.is_suspect(&document.id))
+        };
+        waiting.sort_by_key(is_suspect);
+        waiting.reverse();
+        let rows = claim.rows.iter().map(|row| row.id);
+        let limit = self.suspects.documents_max(rows, waiting.len());
+        (waiting, limit)
+    }
+
+    /// A bulk broke right after the cluster had answered: its only document is refused if it is the culprit beyond doubt.
+    fn broken(&self, claim: &mut Claim, positions: &[usize], failure: &BulkFailure) -> Halt {
+        let alone = match positions {
+            [position] => claim.documents.get(*position).map(|document| document.id.clone()),
+            _ => None,
+        };
+        let rows = claim.rows_of(positions).into_iter();
+        if self.suspects.note_broken(&claim.target, rows, alone.as_ref()) {
+            let refusal = Refusal {
+                status: 0,
+                error_type: "breaks_the_connection".to_owned(),
+                reason: format!("sent alone, again and again, while other documents were taken: {failure}"),
+            };
+            let target = claim.target.to_string();
+            let refused = positions.iter().map(|position| (*position, refusal.clone())).collect();
+            if let Err(halt) = self.bury(claim, &target, refused, positions.len()) {
+                return halt;
             }
         }
-        Ok(())
+        // Whatever was done about it: there may be nobody to send the next one to.
+        Halt::Cluster(failure.to_string())
     }
 
     /// Takes documents off the end of `waiting` for one bulk, at least one.
@@ -140,13 +162,25 @@ impl Delivery {
             let Some(document) = claim.documents.get(position) else {
                 continue;
             };
-            body.push(&claim.target, &document.id, &document.event, &self.documents);
+            let is_suspect = self.suspects.is_suspect(&document.id);
+            let copy = document.copy();
+            if positions.is_empty() && copy.is_some() {
+                body = BulkBody::over_copies();
+            }
+            if !positions.is_empty() && (is_suspect || body.creates() == copy.is_some()) {
+                waiting.push(position);
+                break;
+            }
+            match copy {
+                Some(copy) => body.push_over(copy, &document.id, &document.event, &self.documents),
+                None => body.push(&claim.target, &document.id, &document.event, &self.documents),
+            }
             if body.bytes() > self.limits.bytes && !positions.is_empty() {
                 waiting.push(position);
                 return (body.part(0..positions.len()), positions);
             }
             positions.push(position);
-            if positions.len() >= documents_max {
+            if is_suspect || positions.len() >= documents_max {
                 break;
             }
         }
@@ -157,39 +191,25 @@ impl Delivery {
     fn judge(&self, claim: &mut Claim, positions: &[usize], verdicts: Vec<Verdict>) -> Result<(), Halt> {
         let target = claim.target.to_string();
         let sent = positions.len();
-        let (mut accepted, mut retried, mut halt) = (0_usize, HashMap::<String, usize>::new(), None);
-        let mut refused: Vec<(usize, Refusal)> = Vec::new();
+        let mut tally = Tally::default();
         for (position, verdict) in positions.iter().copied().zip(verdicts) {
             metric::verdict(&verdict);
-            match verdict {
-                Verdict::Indexed { index } => {
-                    accepted += 1;
-                    set(claim, position, Progress::Created(index));
-                }
-                Verdict::Duplicate { .. } => {
-                    accepted += 1;
-                    set(claim, position, Progress::Present);
-                }
-                Verdict::Retry { status, error_type } => {
-                    *retried.entry(format!("{status} {error_type}")).or_default() += 1;
-                }
-                Verdict::Reject {
-                    status,
-                    error_type,
-                    reason,
-                } => refused.push((
-                    position,
-                    Refusal {
-                        status,
-                        error_type,
-                        reason,
-                    },
-                )),
-                Verdict::MissingTemplate { .. } => halt = Some(Halt::Template),
-                Verdict::Forbidden { status, error_type } => {
-                    halt = Some(Halt::Stream(format!("{status} {error_type}")));
-                }
-            }
+            tally.add(claim, position, verdict);
+        }
+        let Tally {
+            accepted,
+            retried,
+            refused,
+            halt,
+        } = tally;
+        if accepted > 0 {
+            self.suspects.note_taken(&claim.target);
+        }
+        if let [position] = positions
+            && let Some(document) = claim.documents.get(*position)
+        {
+            // It was answered.
+            self.suspects.forget_document(&document.id);
         }
         if accepted > 0 && refused.is_empty() {
             self.gate.forget_refusals(&target);
@@ -230,52 +250,67 @@ impl Delivery {
         }
         Ok(())
     }
+}
 
-    /// A document that went to another index than the one that was the write index at look-up may stand in an older one too.
-    async fn remove_unexpected_copies(&self, claim: &Claim) {
-        let Some(expected) = &claim.write_index else {
-            return;
-        };
-        let unexpected =
-            claim.positions(|document| matches!(&document.progress, Progress::Created(index) if index != expected));
-        for attempt in 1..=REMOVAL_ATTEMPTS {
-            let Err(error) = self.remove_doubles(claim, &unexpected).await else {
-                return;
-            };
-            if attempt == REMOVAL_ATTEMPTS {
-                tracing::error!(%error, document.count = unexpected.len(),
-                    "could not look for second copies after a rollover; one may stay in a newer index");
-            } else {
-                tokio::time::sleep(self.gate.pause(attempt)).await;
-            }
-        }
-    }
+/// The verdicts on one bulk.
+#[derive(Debug, Default)]
+struct Tally {
+    accepted: usize,
+    /// By status and type.
+    retried: HashMap<String, usize>,
+    refused: Vec<(usize, Refusal)>,
+    halt: Option<Halt>,
+}
 
-    /// Deletes every copy of these documents but the one in the oldest index, whoever wrote it.
-    pub(super) async fn remove_doubles(&self, claim: &Claim, positions: &[usize]) -> Result<(), SearchError> {
-        if positions.is_empty() || !self.targets.is_stream() {
-            return Ok(());
-        }
-        let mut once = vec![false; positions.len()];
-        for index in self.client.backing_indices(&claim.target).await? {
-            let found = self.client.find(&index, &ids_at(&claim.documents, positions)).await?;
-            let mut doubles = Vec::new();
-            for ((position, seen), found) in positions.iter().zip(&mut once).zip(found) {
-                if found && std::mem::replace(seen, true) {
-                    doubles.extend(claim.documents.get(*position).map(|document| document.id.clone()));
-                }
+impl Tally {
+    /// Counts a verdict, and records it where it settles the document.
+    fn add(&mut self, claim: &mut Claim, position: usize, verdict: Verdict) {
+        let is_stale = claim
+            .documents
+            .get(position)
+            .is_some_and(|document| document.copy().is_some());
+        match verdict {
+            Verdict::Indexed { index } => {
+                self.accepted += 1;
+                let progress = if is_stale {
+                    Progress::Present
+                } else {
+                    Progress::Created(index)
+                };
+                set(claim, position, progress);
             }
-            if !doubles.is_empty() {
-                self.client.delete(&index, &doubles).await?;
-                metric::doubles_removed(doubles.len());
-                tracing::info!(
-                    index,
-                    document.count = doubles.len(),
-                    "removed second copies that a rollover had let in"
-                );
+            // Made or changed since the look-up: the next claim looks again.
+            Verdict::Duplicate { .. } if claim.replaces(position) => {}
+            Verdict::Retry { status: 409, .. } if is_stale => {}
+            // Must not stop the stream.
+            Verdict::Forbidden { status, error_type } if is_stale => {
+                tracing::error!(stream = %claim.target, status, error_type,
+                    "a document can't be written over its copy; grant `index` on the service's indices");
+            }
+            Verdict::Duplicate { .. } => {
+                self.accepted += 1;
+                set(claim, position, Progress::Present);
+            }
+            Verdict::Retry { status, error_type } => {
+                *self.retried.entry(format!("{status} {error_type}")).or_default() += 1;
+            }
+            Verdict::Reject {
+                status,
+                error_type,
+                reason,
+            } => self.refused.push((
+                position,
+                Refusal {
+                    status,
+                    error_type,
+                    reason,
+                },
+            )),
+            Verdict::MissingTemplate { .. } => self.halt = Some(Halt::Template),
+            Verdict::Forbidden { status, error_type } => {
+                self.halt = Some(Halt::Stream(format!("{status} {error_type}")));
             }
         }
-        Ok(())
     }
 }
 
@@ -323,26 +358,22 @@ fn is_oversized(claim: &Claim, positions: &[usize], body: &BulkBody) -> bool {
     body.bytes() > NO_ROOM_BYTES && row.is_some_and(|row| row.attempts >= NO_ROOM_ATTEMPTS)
 }
 
-fn set(claim: &mut Claim, position: usize, progress: Progress) {
+/// No verdicts, and nothing said of the documents: the connection broke, or the node.
+fn is_unexplained(failure: &BulkFailure) -> bool {
+    matches!(
+        failure,
+        BulkFailure::Unanswered(_) | BulkFailure::Miscounted { .. } | BulkFailure::Busy { status: 500..=599 }
+    )
+}
+
+pub(super) fn set(claim: &mut Claim, position: usize, progress: Progress) {
     if let Some(document) = claim.documents.get_mut(position) {
         document.progress = progress;
     }
 }
 
-fn set_all(claim: &mut Claim, positions: &[usize], progress: &Progress) {
+pub(super) fn set_all(claim: &mut Claim, positions: &[usize], progress: &Progress) {
     for position in positions {
         set(claim, *position, progress.clone());
     }
-}
-
-fn is_open_at(documents: &[Document], position: usize) -> bool {
-    documents.get(position).is_some_and(Document::is_open)
-}
-
-fn ids_at(documents: &[Document], positions: &[usize]) -> Vec<DocumentId> {
-    positions
-        .iter()
-        .filter_map(|position| documents.get(*position))
-        .map(|document| document.id.clone())
-        .collect()
 }

@@ -16,6 +16,7 @@ use super::{
     send::Halt,
 };
 use crate::{
+    failpoint::failpoint,
     telemetry::metric,
     timescale::{ClaimOrder, ClaimRequest, OutboxId, OutboxRow, Settlement, StoreError},
 };
@@ -127,6 +128,7 @@ impl Worker {
     async fn deliver(&self, rows: Vec<OutboxRow>) -> Result<(), StoreError> {
         let delivery = &self.delivery;
         let events = delivery.outbox.read_back(&rows).await?;
+        failpoint!("delivery::after_read_back");
         let Some(mut claim) = Claim::new(rows, events, &delivery.default_tenant) else {
             return Ok(());
         };
@@ -134,6 +136,7 @@ impl Worker {
         if let Err(halt) = delivery.send(&mut claim).await {
             self.halt(&claim, halt);
         }
+        failpoint!("delivery::before_settling");
         let settlements = claim.settlements(|attempts| delivery.gate.pause(attempts));
         self.report(&claim, &settlements, begun);
         let lost = delivery.outbox.settle(delivery.owner, &self.name, &settlements).await?;
@@ -149,6 +152,9 @@ impl Worker {
             }
             Halt::Stream(reason) => {
                 delivery.gate.pause_stream(&claim.target, &reason);
+            }
+            Halt::Outbox(error) => {
+                tracing::warn!(%error, "could not read events again that are to go over their copies; trying again");
             }
             Halt::Template => {
                 delivery
@@ -169,6 +175,7 @@ impl Worker {
             claim.count = lost.len(),
             "claims were lost while their documents were sent; the new owner settles them"
         );
+        failpoint!("delivery::after_lost_claim");
         let is_lost = |document: &Document| claim.rows.get(document.row).is_some_and(|row| lost.contains(&row.id));
         let created =
             claim.positions(|document| is_lost(document) && matches!(document.progress, Progress::Created(_)));

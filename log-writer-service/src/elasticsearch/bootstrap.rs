@@ -17,7 +17,7 @@ use super::{
     objects::{MANAGED_BY, Object, ObjectKind, Objects},
     simulate::{self, Simulated},
 };
-use crate::config;
+use crate::{config, failpoint::failpoint};
 
 /// What may be changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -226,6 +226,7 @@ async fn reconcile(
     };
     if matches!(state, ObjectState::Created | ObjectState::Updated) {
         let path = format!("{}/{}", object.kind.path(), segment(&object.name));
+        failpoint!("bootstrap::before_object");
         client.call(Method::Put, &path, Some(&object.body)).await?;
     }
     Ok(state)

@@ -7,13 +7,20 @@ use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{bulk_response::FILTER_PATH, document::DocumentWriter, document_id::DocumentId, json};
+use super::{
+    bulk_response::FILTER_PATH,
+    document::DocumentWriter,
+    document_id::DocumentId,
+    json,
+    lookup::{StoredCopy, Version},
+};
 use crate::{config::Naming, event::StoredEvent};
 
-/// Documents to be created, as lines.
+/// Documents to be created, or to go over copies that are there, as lines.
 #[derive(Debug, Clone)]
 pub struct BulkBody {
     path: Arc<str>,
+    creates: bool,
     lines: Arc<Vec<u8>>,
     /// Where each document's lines end.
     ends: Vec<usize>,
@@ -38,12 +45,35 @@ impl BulkBody {
         };
         Self {
             path: Arc::from(path),
+            creates: true,
             lines: Arc::default(),
             ends: Vec::new(),
         }
     }
 
-    /// Adds an event's document, to be created in `target` under `id`.
+    /// An empty body for documents that go over copies.
+    pub fn over_copies() -> Self {
+        Self {
+            path: Arc::from(format!("_bulk?filter_path={FILTER_PATH}")),
+            creates: false,
+            lines: Arc::default(),
+            ends: Vec::new(),
+        }
+    }
+
+    /// Adds an event's document, to go over its copy, unless that changed since it was located: then the verdict is
+    /// [`super::Verdict::Retry`] with status 409, and the copy has to be located again. For [`Self::over_copies`] only.
+    pub fn push_over(&mut self, copy: &StoredCopy, id: &DocumentId, event: &StoredEvent, documents: &DocumentWriter) {
+        let lines = Arc::make_mut(&mut self.lines);
+        push_action(lines, "index", &copy.index, id);
+        let Version { seq_no, primary_term } = copy.version;
+        lines.extend_from_slice(format!(",\"if_seq_no\":{seq_no},\"if_primary_term\":{primary_term}}}}}\n").as_bytes());
+        documents.write(event, lines);
+        lines.push(b'\n');
+        self.ends.push(lines.len());
+    }
+
+    /// Adds an event's document, to be created in `target` under `id`. For [`Self::new`] only.
     pub fn push(&mut self, target: &str, id: &DocumentId, event: &StoredEvent, documents: &DocumentWriter) {
         let lines = Arc::make_mut(&mut self.lines);
         push_action(lines, "create", target, id);
@@ -79,9 +109,15 @@ impl BulkBody {
         let end = ends.last().copied().unwrap_or(start);
         Self {
             path: Arc::clone(&self.path),
+            creates: self.creates,
             lines: Arc::new(self.lines.get(start..end).unwrap_or_default().to_vec()),
             ends: ends.iter().map(|end| end - start).collect(),
         }
+    }
+
+    /// Whether a 409 says that the document is there, and not that its copy changed.
+    pub fn creates(&self) -> bool {
+        self.creates
     }
 
     pub(super) fn path(&self) -> &str {

@@ -129,7 +129,11 @@ impl Client {
             return Ok(Vec::new());
         }
         let answer = self.lines(body.path(), body.lines()).await?;
-        bulk_response::read_created(&answer, body.len())
+        if body.creates() {
+            bulk_response::read_created(&answer, body.len())
+        } else {
+            bulk_response::read_overwritten(&answer, body.len())
+        }
     }
 
     /// Sends lines to `_bulk` and takes what is no 200 for a failure of the whole request.

@@ -33,7 +33,7 @@ pub use client::{Client, ClusterInfo};
 pub use document::DocumentWriter;
 pub use document_id::{DocumentId, document_id};
 pub use error::{BulkFailure, SearchError, SearchErrorKind};
-pub use lookup::{Replacement, Version};
+pub use lookup::{StoredCopy, Version};
 pub use objects::ObjectKind;
 pub use simulate::Simulated;
 pub use target::Targets;

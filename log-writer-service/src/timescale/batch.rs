@@ -10,6 +10,7 @@ use super::{
     error::{StoreError, StoreErrorKind},
     write::Part,
 };
+use crate::failpoint::failpoint;
 
 /// What one message to the server holds; larger ones gain nothing and cost memory on both sides.
 const SEND_BYTES: usize = 1024 * 1024;
@@ -138,6 +139,7 @@ impl<'a> Batch<'a> {
                 copy.send(scratch.as_slice())
                     .await
                     .map_err(StoreError::during(attempted))?;
+                failpoint!("commit::in_copy");
                 scratch.clear();
             }
         }

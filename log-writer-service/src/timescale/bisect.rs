@@ -15,6 +15,7 @@ use super::{
     staging,
     write::Session,
 };
+use crate::failpoint::failpoint;
 
 /// A row that did not simply go in.
 #[derive(Debug)]
@@ -59,6 +60,7 @@ pub(super) async fn store_rows(
                 step = step.saturating_mul(2);
             }
             Err(error) if bisect && error.kind() == StoreErrorKind::Data => {
+                failpoint!("commit::in_bisection");
                 if range.len() == 1 {
                     exceptions.push(Exception {
                         row: next,

@@ -12,6 +12,7 @@ use super::{
     limits::{ANSWER_TIMEOUT, on_pool},
     outbox::{Outbox, OutboxId, OutboxRow},
 };
+use crate::failpoint::failpoint;
 
 /// A shutdown waits for a release, and without one the lease ends the claim.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -73,10 +74,15 @@ impl Outbox {
             .bind(request.events_max)
             .bind(request.bytes_max)
             .bind(request.paused);
+        // One statement, which commits itself.
+        failpoint!("claim::before");
         let rows = on_pool(&self.pool, ANSWER_TIMEOUT, attempted, async |connection| {
             query.fetch_all(connection).await.map_err(StoreError::during(attempted))
         })
         .await?;
+        if !rows.is_empty() {
+            failpoint!("claim::after_commit");
+        }
         rows.iter()
             .map(|row| OutboxRow::from_row(row).map_err(StoreError::during(attempted)))
             .collect()
@@ -114,6 +120,7 @@ impl Outbox {
             query.fetch_all(connection).await.map_err(StoreError::during(attempted))
         })
         .await?;
+        failpoint!("claim::after_renewal");
         Ok(renewed.into_iter().map(OutboxId).collect())
     }
 
@@ -123,6 +130,7 @@ impl Outbox {
     /// As any query; the claims then end with their lease.
     pub async fn release(&self, owner: Uuid) -> Result<u64, StoreError> {
         let attempted = "release claims";
+        failpoint!("claim::before_release");
         let query = sqlx::query(
             "update log_writer.outbox set claimed_by = null, claimed_until = null, next_attempt_at = now()
              where claimed_by = $1",

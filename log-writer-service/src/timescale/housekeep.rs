@@ -11,7 +11,7 @@ use super::{
     limits::{ANSWER_TIMEOUT, on_pool},
     pool::COMMITTER_NAME,
 };
-use crate::config::Database;
+use crate::{config::Database, failpoint::failpoint};
 
 /// Digests are purged only after this much uninterrupted readiness: senders had the time to resend what they hold.
 const READY_BEFORE_PURGE: Duration = Duration::from_secs(3600);
@@ -46,6 +46,7 @@ pub async fn housekeep(pool: &PgPool, settings: &Database, ready_for: Duration) 
         done.digests_purged = purge_digests(pool, settings.digest_retention).await?;
     }
     done.books_folded = fold_books(pool).await?;
+    failpoint!("housekeeping::after_books");
     done.chunk_made = make_next_chunk(pool).await?;
     Ok(done)
 }

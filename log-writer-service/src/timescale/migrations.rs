@@ -3,11 +3,11 @@
 //! Safe to run from several replicas at once: an advisory lock is held from before the first look until the end.
 //! What is not ours is never touched: a foreign `public.application_logs` stops it before anything is made.
 
-use std::{collections::HashMap, time::Duration};
+use std::{borrow::Cow, collections::HashMap, time::Duration};
 
 use sqlx::{
     Connection, Executor, PgConnection, PgPool, Row,
-    migrate::{Migrate, Migrator},
+    migrate::{Migrate, MigrateError, Migrator},
 };
 
 use super::{
@@ -16,7 +16,7 @@ use super::{
     pool,
     status::Edition,
 };
-use crate::config::Database;
+use crate::{config::Database, failpoint::failpoint};
 
 static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
 
@@ -115,22 +115,7 @@ async fn migrate_locked(connection: &mut PgConnection, settings: &Database) -> R
         .ensure_migrations_table()
         .await
         .map_err(StoreError::from_migration)?;
-    let before: HashMap<i64, ()> = connection
-        .list_applied_migrations()
-        .await
-        .map_err(StoreError::from_migration)?
-        .into_iter()
-        .map(|applied| (applied.version, ()))
-        .collect();
-    MIGRATOR
-        .run_direct(connection)
-        .await
-        .map_err(StoreError::from_migration)?;
-    let applied: Vec<String> = MIGRATOR
-        .iter()
-        .filter(|migration| !before.contains_key(&migration.version))
-        .map(name_of)
-        .collect();
+    let applied = apply_missing(connection).await.map_err(StoreError::from_migration)?;
     Ok(MigrationReport {
         already_there: MIGRATOR.iter().count() - applied.len(),
         applied,
@@ -138,6 +123,38 @@ async fn migrate_locked(connection: &mut PgConnection, settings: &Database) -> R
         postgres_version: versions.postgres,
         timescaledb_version: versions.timescaledb,
     })
+}
+
+/// Applies what is missing, one transaction for each migration and its record; their names.
+async fn apply_missing(connection: &mut PgConnection) -> Result<Vec<String>, MigrateError> {
+    let there: HashMap<i64, Cow<'static, [u8]>> = connection
+        .list_applied_migrations()
+        .await?
+        .into_iter()
+        .map(|applied| (applied.version, applied.checksum))
+        .collect();
+    if let Some(unknown) = there.keys().find(|version| !MIGRATOR.version_exists(**version)) {
+        return Err(MigrateError::VersionMissing(*unknown));
+    }
+    let mut missing = Vec::new();
+    for migration in MIGRATOR.iter() {
+        match there.get(&migration.version) {
+            Some(checksum) if *checksum != migration.checksum => {
+                return Err(MigrateError::VersionMismatch(migration.version));
+            }
+            Some(_) => {}
+            None => missing.push(migration),
+        }
+    }
+    for migration in &missing {
+        // What sqlx begins becomes a savepoint in it.
+        let mut transaction = connection.begin().await?;
+        transaction.apply(migration).await?;
+        failpoint!("migration::before_commit");
+        transaction.commit().await?;
+        failpoint!("migration::after_commit");
+    }
+    Ok(missing.into_iter().map(name_of).collect())
 }
 
 struct Versions {

@@ -19,7 +19,7 @@ use super::{
     limits::{ANSWER_TIMEOUT, on_pool},
     outbox::{Outbox, OutboxId},
 };
-use crate::event::Timestamp;
+use crate::{event::Timestamp, failpoint::failpoint};
 
 /// The outcome of a claimed row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,7 +128,9 @@ async fn record(
     if books != Books::default() {
         books::add_to_books(&mut transaction, worker, &books).await?;
     }
+    failpoint!("settle::before_commit");
     transaction.commit().await.map_err(StoreError::during(attempted))?;
+    failpoint!("settle::after_commit");
     Ok(lost)
 }
 

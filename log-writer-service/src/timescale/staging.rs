@@ -15,6 +15,7 @@ use super::{
     error::StoreError,
     write::Session,
 };
+use crate::failpoint::failpoint;
 
 /// Stores some rows of the batch; returns the duplicates and the renamed.
 ///
@@ -59,6 +60,7 @@ pub(super) async fn store_through_staging(
             .await
             .map_err(StoreError::during(attempted))?;
     }
+    failpoint!("commit::in_staging");
     let rows = sqlx::query(
         "select ordinal, outcome, derived_id from log_writer_staging where outcome <> 'stored' order by ordinal",
     )

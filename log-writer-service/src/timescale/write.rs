@@ -135,6 +135,7 @@ pub(super) async fn commit_parts(
             part.rows.set_batch(noted.batch_id);
         }
     }
+    failpoint!("commit::after_digests");
     // 3
     let batch = Batch::of_new(parts, &noted.requests);
     let exceptions = bisect::store_rows(session, &batch, mode.bisect)
@@ -161,6 +162,7 @@ pub(super) async fn commit_parts(
     // 5
     failpoint!("commit::before_commit");
     commit(&mut session.connection, context.warnings).await?;
+    failpoint!("commit::before_answer");
     Ok(receipts)
 }
 

@@ -53,6 +53,13 @@ pub(super) async fn answer(state: &Arc<Mutex<State>>, path: &str, body: &[u8]) -
             }
         }
         Behaviour::Cut => Reply::Nothing,
+        Behaviour::CutIf(culprit) => {
+            if items.iter().any(|item| culprit(item)) {
+                Reply::Nothing
+            } else {
+                Reply::Whole(200, apply(&no_fault))
+            }
+        }
         Behaviour::ApplyThenCut => {
             apply(&no_fault);
             Reply::Nothing

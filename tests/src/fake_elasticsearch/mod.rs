@@ -37,6 +37,8 @@ pub enum Behaviour {
     RejectIf(Arc<dyn Fn(&Item) -> bool + Send + Sync>),
     /// Nothing is applied, the connection is closed without an answer.
     Cut,
+    /// The same if the function says so of any of its items; else as usual.
+    CutIf(Arc<dyn Fn(&Item) -> bool + Send + Sync>),
     /// Everything is applied, the connection is closed without an answer.
     ApplyThenCut,
     /// Everything is applied, half of the answer is sent, then the connection is closed.
@@ -58,6 +60,7 @@ impl fmt::Debug for Behaviour {
             Self::Reject(..) => "Reject",
             Self::RejectIf(_) => "RejectIf",
             Self::Cut => "Cut",
+            Self::CutIf(_) => "CutIf",
             Self::ApplyThenCut => "ApplyThenCut",
             Self::Truncate => "Truncate",
             Self::WrongItemCount => "WrongItemCount",

@@ -1,6 +1,6 @@
 //! Copies in several indices of a stream: found, deleted, written over.
 
-use log_writer_service::elasticsearch::{BootstrapMode, Replacement, SearchErrorKind, Verdict, bootstrap};
+use log_writer_service::elasticsearch::{BootstrapMode, BulkBody, SearchErrorKind, StoredCopy, Verdict, bootstrap};
 use serde_json::Value;
 
 use crate::node::{Dataset, Node, event, id_of, with_dataset};
@@ -65,23 +65,20 @@ async fn a_copy_is_written_over_only_if_it_is_the_one_that_was_located() {
         assert_eq!(located[2], None);
         let mut changed = event(1);
         changed.message = "changed".to_owned();
-        let replacement = Replacement {
-            index: &older,
-            id: &ids[0],
+        let copy = StoredCopy {
+            index: older.as_str().into(),
             version: located[0].unwrap(),
-            event: &changed,
         };
         let writer = dataset.writer();
-        let verdicts = client.overwrite(&[replacement], &writer).await.unwrap();
+        let mut body = BulkBody::over_copies();
+        body.push_over(&copy, &ids[0], &changed, &writer);
+        let verdicts = client.bulk(&body).await.unwrap();
         assert_eq!(verdicts, [Verdict::Indexed { index: older.clone() }]);
         assert_eq!(source(&dataset, &older, 1).await["message"], "changed");
 
         // The version is an old one now, and another document's version is none of a third.
-        let absent = Replacement {
-            id: &ids[2],
-            ..replacement
-        };
-        let verdicts = client.overwrite(&[replacement, absent], &writer).await.unwrap();
+        body.push_over(&copy, &ids[2], &changed, &writer);
+        let verdicts = client.bulk(&body).await.unwrap();
         for verdict in &verdicts {
             assert!(matches!(verdict, Verdict::Retry { status: 409, .. }), "{verdicts:?}");
         }

@@ -2,7 +2,7 @@
 
 use log_writer_service::{
     config,
-    elasticsearch::{BootstrapMode, BulkFailure, Client, Replacement, SearchErrorKind, Verdict, bootstrap},
+    elasticsearch::{BootstrapMode, BulkBody, BulkFailure, Client, SearchErrorKind, StoredCopy, Verdict, bootstrap},
 };
 use serde_json::json;
 
@@ -44,13 +44,13 @@ async fn the_documented_key_can_do_all_that_is_needed() {
         let older = client.backing_indices(&dataset.stream()).await.unwrap().remove(0);
         let ids = [id_of(&event(1)), id_of(&event(2))];
         let located = client.locate(&older, &ids).await.unwrap();
-        let replacement = Replacement {
-            index: &older,
-            id: &ids[0],
+        let copy = StoredCopy {
+            index: older.as_str().into(),
             version: located[0].unwrap(),
-            event: &event(1),
         };
-        let verdicts = client.overwrite(&[replacement], &dataset.writer()).await.unwrap();
+        let mut body = BulkBody::over_copies();
+        body.push_over(&copy, &ids[0], &event(1), &dataset.writer());
+        let verdicts = client.bulk(&body).await.unwrap();
         assert!(matches!(&verdicts[0], Verdict::Indexed { .. }), "{verdicts:?}");
         client.delete(&older, &ids).await.unwrap();
         assert_eq!(client.find(&older, &ids).await.unwrap(), [false, false]);

@@ -3,6 +3,8 @@
 //! Any doubt is an error and never "absent": an absent document is written again. The one exception is the 404 that
 //! Elasticsearch itself gives for a stream that has no index yet.
 
+use std::sync::Arc;
+
 use elasticsearch::http::Method;
 use serde::Deserialize;
 use serde_json::json;
@@ -11,12 +13,10 @@ use super::{
     bulk_request::push_action,
     bulk_response,
     client::{Client, read, segment},
-    document::DocumentWriter,
     document_id::DocumentId,
     error::{BulkFailure, SearchError, SearchErrorKind},
-    verdict::Verdict,
 };
-use crate::{config::Naming, event::StoredEvent};
+use crate::config::Naming;
 
 /// Which writing of a document is there now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,17 +27,13 @@ pub struct Version {
     pub primary_term: u64,
 }
 
-/// A document to go over a copy that [`Client::locate`] found.
-#[derive(Debug, Clone, Copy)]
-pub struct Replacement<'a> {
-    /// The index of the copy.
-    pub index: &'a str,
-    /// The copy's id.
-    pub id: &'a DocumentId,
-    /// The copy that is there, as far as is known.
+/// A copy of a document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredCopy {
+    /// The index that holds it.
+    pub index: Arc<str>,
+    /// As it was located.
     pub version: Version,
-    /// What to write.
-    pub event: &'a StoredEvent,
 }
 
 #[derive(Deserialize)]
@@ -166,36 +162,6 @@ impl Client {
             }
         }
         Ok(())
-    }
-
-    /// Writes documents over the copies that were located, unless those changed meanwhile: then the verdict is
-    /// [`Verdict::Retry`] with status 409, and the copy has to be located again.
-    ///
-    /// # Errors
-    /// A [`BulkFailure`] is about the request as a whole.
-    ///
-    /// # Cancel safety
-    /// Dropping it is like losing the answer; asking again with the same versions cannot write an older document.
-    pub async fn overwrite(
-        &self,
-        replacements: &[Replacement<'_>],
-        documents: &DocumentWriter,
-    ) -> Result<Vec<Verdict>, BulkFailure> {
-        if replacements.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut lines = Vec::new();
-        for replacement in replacements {
-            push_action(&mut lines, "index", replacement.index, replacement.id);
-            let Version { seq_no, primary_term } = replacement.version;
-            let guard = format!(",\"if_seq_no\":{seq_no},\"if_primary_term\":{primary_term}}}}}\n");
-            lines.extend_from_slice(guard.as_bytes());
-            documents.write(replacement.event, &mut lines);
-            lines.push(b'\n');
-        }
-        let path = format!("_bulk?filter_path={}", bulk_response::FILTER_PATH);
-        let answer = self.lines(&path, lines.into()).await?;
-        bulk_response::read_overwritten(&answer, replacements.len())
     }
 }
 

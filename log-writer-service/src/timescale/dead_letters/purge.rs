@@ -7,7 +7,7 @@ use std::time::Duration;
 use sqlx::{PgPool, Row};
 
 use super::read::{LetterFilter, MATCHES};
-use crate::{config::Database, timescale::error::StoreError};
+use crate::{config::Database, failpoint::failpoint, timescale::error::StoreError};
 
 /// Letters deleted by one statement.
 const GROUP: i64 = 1_000;
@@ -79,6 +79,7 @@ pub async fn upkeep_letters(pool: &PgPool, settings: &Database) -> Result<Letter
     loop {
         let gone = purge_letters(pool, &all, settings.dead_letter_retention, GROUP).await?;
         done.expired += gone;
+        failpoint!("letters::after_retention");
         if gone == 0 {
             break;
         }

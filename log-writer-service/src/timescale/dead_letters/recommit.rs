@@ -15,6 +15,7 @@ use sqlx::{PgConnection, Row};
 use super::keep::{self, Letter, WHOLE_REQUEST, without_nul};
 use crate::{
     event::{Digest, Timestamp},
+    failpoint::failpoint,
     timescale::{
         batch::Batch,
         bisect,
@@ -108,7 +109,9 @@ pub(in crate::timescale) async fn recommit(
     books.dead_lettered -= held.events;
     books::add_to_books(&mut session.connection, context.worker, &books).await?;
     // 5
+    failpoint!("recommit::before_commit");
     write::commit(&mut session.connection, context.warnings).await?;
+    failpoint!("recommit::after_commit");
     Ok(Recommitted::Done(receipt))
 }
 

@@ -11,9 +11,12 @@
 
 use sqlx::{PgPool, Row};
 
-use crate::timescale::{
-    books::{self, Books},
-    error::StoreError,
+use crate::{
+    failpoint::failpoint,
+    timescale::{
+        books::{self, Books},
+        error::StoreError,
+    },
 };
 
 /// What became of a group of letters.
@@ -62,7 +65,9 @@ impl Requeued {
             };
             books::add_to_books(&mut transaction, worker, &books).await?;
         }
+        failpoint!("requeue::before_commit");
         transaction.commit().await.map_err(StoreError::during(attempted))?;
+        failpoint!("requeue::after_commit");
         Ok(Self {
             requeued,
             gone: locked - requeued,

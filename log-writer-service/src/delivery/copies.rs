@@ -1,0 +1,159 @@
+//! Copies that are there already: found before a second attempt, reduced to one, written over where that is asked for.
+//!
+//! Elasticsearch knows an id only within one index of a stream, so all of them are asked. Any doubt is an error and never
+//! "absent". Of several copies the one in the oldest index stays, whoever wrote the others: every process decides alike.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    Delivery,
+    documents::{Claim, Document, Progress},
+    send::{Halt, set, set_all},
+};
+use crate::{
+    elasticsearch::{DocumentId, SearchError, SearchErrorKind, StoredCopy},
+    failpoint::failpoint,
+    telemetry::metric,
+    timescale::{OutboxRow, StoreError, WorkKind},
+};
+
+impl Delivery {
+    /// Settles the documents that are there, and notes the write index. Those that are to go over their copy get to know it.
+    ///
+    /// Only documents of rows that may have been sent are asked for.
+    pub(super) async fn look_up(&self, claim: &mut Claim) -> Result<(), SearchError> {
+        let indices = self.client.backing_indices(&claim.target).await?;
+        metric::lookup();
+        let rows = &claim.rows;
+        let asked = claim
+            .positions(|document| document.is_open() && rows.get(document.row).is_some_and(Claim::may_have_been_sent));
+        let copies = self.keep_one_copy(claim, &asked, &indices).await?;
+        claim.write_index = indices.into_iter().next_back();
+        for (position, copy) in asked.into_iter().zip(copies) {
+            let Some(copy) = copy else { continue };
+            let progress = if claim.replaces(position) {
+                Progress::Stale(copy)
+            } else {
+                Progress::Present
+            };
+            set(claim, position, progress);
+        }
+        Ok(())
+    }
+
+    /// Reads again what is to go over copies, now that they are located: what is written can't be older than the copy.
+    pub(super) async fn read_replacements(&self, claim: &mut Claim) -> Result<(), StoreError> {
+        let is_replace = |row: &&OutboxRow| row.kind == WorkKind::Replace;
+        let rows: Vec<OutboxRow> = claim.rows.iter().filter(is_replace).cloned().collect();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let events = self.outbox.read_back(&rows).await?.into_iter().flatten();
+        let mut events: HashMap<_, _> = events
+            .map(|event| ((event.id, event.timestamp, Arc::clone(&event.tenant)), event))
+            .collect();
+        let rows = &claim.rows;
+        for document in &mut claim.documents {
+            let old = &document.event;
+            if rows.get(document.row).as_ref().is_some_and(is_replace)
+                && let Some(event) = events.remove(&(old.id, old.timestamp, Arc::clone(&old.tenant)))
+            {
+                document.event = event;
+            }
+        }
+        Ok(())
+    }
+
+    /// A document that went to another index than the one that was the write index at look-up may stand in an older one
+    /// too. What can't be compared now stays open: the next claim looks again.
+    pub(super) async fn check_unexpected_copies(&self, claim: &mut Claim) -> Result<(), Halt> {
+        let Some(expected) = &claim.write_index else {
+            return Ok(());
+        };
+        let unexpected =
+            claim.positions(|document| matches!(&document.progress, Progress::Created(index) if index != expected));
+        if unexpected.is_empty() {
+            return Ok(());
+        }
+        failpoint!("delivery::before_repair");
+        if let Err(error) = self.remove_doubles(claim, &unexpected).await {
+            set_all(claim, &unexpected, &Progress::Open);
+            return Err(Halt::Cluster(format!(
+                "looking for second copies after a rollover: {error}"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Deletes every copy of these documents but the one in the oldest index.
+    pub(super) async fn remove_doubles(&self, claim: &Claim, positions: &[usize]) -> Result<(), SearchError> {
+        if positions.is_empty() {
+            return Ok(());
+        }
+        let indices = self.client.backing_indices(&claim.target).await?;
+        self.keep_one_copy(claim, positions, &indices).await.map(drop)
+    }
+
+    /// The copy of each document in the oldest index that has one; those in newer indices are deleted.
+    async fn keep_one_copy(
+        &self,
+        claim: &Claim,
+        positions: &[usize],
+        indices: &[String],
+    ) -> Result<Vec<Option<StoredCopy>>, SearchError> {
+        let ids: Vec<DocumentId> = positions
+            .iter()
+            .filter_map(|position| claim.documents.get(*position))
+            .map(|document: &Document| document.id.clone())
+            .collect();
+        let mut kept: Vec<Option<StoredCopy>> = vec![None; ids.len()];
+        let group = self.limits.documents.max(1);
+        for index in indices {
+            let name: Arc<str> = Arc::from(index.as_str());
+            for (ids, kept) in ids.chunks(group).zip(kept.chunks_mut(group)) {
+                let located = match self.client.locate(index, ids).await {
+                    // By monthly naming nobody has listed it: the month's first document will make it.
+                    Err(error) if error.kind() == SearchErrorKind::Missing && !self.targets.is_stream() => continue,
+                    located => located?,
+                };
+                let mut doubles = Vec::new();
+                for ((id, kept), version) in ids.iter().zip(kept).zip(located) {
+                    let Some(version) = version else { continue };
+                    if kept.is_some() {
+                        doubles.push(id.clone());
+                    } else {
+                        let index = Arc::clone(&name);
+                        *kept = Some(StoredCopy { index, version });
+                    }
+                }
+                self.delete_doubles(index, &doubles).await?;
+            }
+        }
+        Ok(kept)
+    }
+
+    async fn delete_doubles(&self, index: &str, doubles: &[DocumentId]) -> Result<(), SearchError> {
+        if doubles.is_empty() {
+            return Ok(());
+        }
+        failpoint!("delivery::before_delete");
+        match self.client.delete(index, doubles).await {
+            Ok(()) => {
+                metric::doubles_removed(doubles.len());
+                tracing::info!(
+                    index,
+                    document.count = doubles.len(),
+                    "removed second copies that a rollover had let in"
+                );
+                Ok(())
+            }
+            // Must not stop the stream.
+            Err(error) if error.kind() == SearchErrorKind::Forbidden => {
+                tracing::error!(index, %error, document.count = doubles.len(),
+                    "second copies stay, since the credentials may not delete them; grant `delete` on the service's indices");
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
