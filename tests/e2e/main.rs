@@ -1,7 +1,7 @@
 //! The real binary between real stores: what it promises, seen from outside.
 //!
 //! In the order of an event's way: what is taken and stored (`recordings`, `odd_events`), how requests are answered (`answers`),
-//! when documents can be found (`searchable`), what a crash or an absent store costs (`crashes`), and what the
+//! when documents can be found (`searchable`) and changed (`replaced`), what a crash or an absent store costs (`crashes`), and what the
 //! service makes of the cluster's templates (`templates`), who gets in (`credentials`, `tls`), the other commands
 //! (`commands`), and what Vector's own programs send (`vector_programs`). `fake_is_real` holds the fake of the system suite to what
 //! the real server does.
@@ -21,6 +21,7 @@ mod events;
 mod fake_is_real;
 mod odd_events;
 mod recordings;
+mod replaced;
 mod searchable;
 mod templates;
 mod tls;

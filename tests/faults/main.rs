@@ -2,6 +2,11 @@
 //!
 //! `crash_points`: the process ends at every failpoint in turn. `conservation`: everything goes wrong at random, from a
 //! seed. `stalls`: what stops one request must not stop the others.
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a broken expectation is a failed test"
+)]
 
 mod conservation;
 mod crash_points;

@@ -79,6 +79,18 @@ impl Database {
         &self.pool
     }
 
+    /// Runs a statement.
+    pub async fn execute(&self, statement: &str) {
+        let done = sqlx::query(statement).execute(&self.pool).await;
+        done.unwrap_or_else(|error| panic!("{statement}: {error}"));
+    }
+
+    /// One text from a query.
+    pub async fn text(&self, query: &str) -> String {
+        let text = sqlx::query_scalar(query).fetch_one(&self.pool).await;
+        text.unwrap_or_else(|error| panic!("{query}: {error}"))
+    }
+
     /// One number from a query.
     pub async fn number(&self, query: &str) -> i64 {
         sqlx::query_scalar(query)

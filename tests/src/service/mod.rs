@@ -2,9 +2,12 @@
 //!
 //! Its log goes to a file; the end of it is printed when the test fails.
 
+mod failpoints;
+
 use std::{
     collections::BTreeMap,
     fs::File,
+    io::Write as _,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
@@ -18,10 +21,14 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub use self::failpoints::assert_died_at;
 use crate::{
     client::{Answer, Receipt, Request, send},
     conditions::{SOON, eventually},
 };
+
+/// The line in the log before each start.
+const STARTED: &str = "--- started ---";
 
 /// What a service is started with; later settings go over earlier ones.
 #[derive(Debug, Clone, Default)]
@@ -278,6 +285,7 @@ impl Service {
             .append(true)
             .open(self.log_file())
             .expect("no file for the log");
+        writeln!(&log, "{STARTED}").expect("cannot write to the log");
         let child = self
             .settings
             .command()

@@ -1,0 +1,142 @@
+//! One process that dies at each point of committing, delivering and housekeeping in turn.
+
+use log_writer_tests::{conditions::SOON, proxy::Mode};
+
+use super::{bodies::Kind, rounds, sender::Sender};
+
+/// How a point is reached.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    /// By sending.
+    Sending(Kind),
+    /// Elasticsearch is away until the sender has its answer.
+    AfterTheAnswer,
+    /// By a second attempt: the process died at this point before.
+    After(&'static str),
+    /// Elasticsearch does not answer the bulk.
+    Stalled,
+    /// The same, and the process is asked to end.
+    Terminated,
+}
+
+use Way::{After, AfterTheAnswer, Sending, Stalled, Terminated};
+
+const COMMITTING: [(&str, Way); 12] = [
+    ("commit::before_begin", Sending(Kind::Plain)),
+    ("commit::after_digests", Sending(Kind::Plain)),
+    ("commit::in_copy", Sending(Kind::Large)),
+    ("commit::in_staging", Sending(Kind::Shared)),
+    ("commit::in_bisection", Sending(Kind::Poisoned)),
+    ("commit::before_commit", Sending(Kind::Plain)),
+    ("commit::before_commit", Sending(Kind::Late)),
+    ("commit::before_commit", Sending(Kind::Undecodable)),
+    ("commit::before_answer", Sending(Kind::Plain)),
+    ("commit::before_answer", Sending(Kind::Poisoned)),
+    ("commit::before_answer", Sending(Kind::Shared)),
+    ("commit::before_answer", Sending(Kind::Undecodable)),
+];
+
+const DELIVERING: [(&str, Way); 11] = [
+    ("claim::before", AfterTheAnswer),
+    ("claim::after_commit", Sending(Kind::Plain)),
+    ("delivery::after_read_back", Sending(Kind::Plain)),
+    ("delivery::before_bulk", Sending(Kind::Plain)),
+    ("delivery::after_bulk", Sending(Kind::Plain)),
+    ("delivery::before_settling", Sending(Kind::Late)),
+    ("settle::before_commit", Sending(Kind::Plain)),
+    ("settle::after_commit", Sending(Kind::Plain)),
+    ("delivery::after_look_up", After("delivery::after_bulk")),
+    ("claim::after_renewal", Stalled),
+    ("claim::before_release", Terminated),
+];
+
+const HOUSEKEEPING: [(&str, Way); 2] = [
+    ("letters::after_retention", Sending(Kind::Plain)),
+    ("housekeeping::after_books", Sending(Kind::Plain)),
+];
+
+/// Dies at each point in turn and checks everything after each death.
+async fn die_at_all(sender: &mut Sender, points: &[(&str, Way)]) {
+    for round in 0..rounds() {
+        for (number, (point, way)) in (0_u32..).zip(points) {
+            // Each point strikes at another pass in each round.
+            let passes = if round == 0 { 0 } else { (round + number) % 4 };
+            sender.service.kill();
+            die_at(sender, point, *way, passes).await;
+            sender.assert_nothing_lost_or_doubled().await;
+        }
+    }
+}
+
+async fn die_at(sender: &mut Sender, point: &str, way: Way, passes: u32) {
+    let mut open = None;
+    match way {
+        Sending(kind) => {
+            sender.respawn_armed(point, passes);
+            open = sender.send_until_death(kind).await;
+        }
+        AfterTheAnswer => {
+            sender.proxy.set(Mode::Refuse);
+            sender.respawn_armed(point, passes);
+            sender.deliver(Kind::Plain).await;
+            assert!(
+                !sender.service.has_ended(),
+                "nothing is claimed while Elasticsearch is away"
+            );
+            sender.proxy.set(Mode::Forward);
+        }
+        After(first) => {
+            sender.respawn_armed(first, passes);
+            open = sender.send_until_death(Kind::Plain).await;
+            sender.service.until_died_at(first).await;
+            sender.respawn_armed(point, 0);
+        }
+        Stalled => {
+            stall(sender, point, passes).await;
+        }
+        Terminated => {
+            stall(sender, point, 0).await;
+            sender.service.terminate();
+        }
+    }
+    sender.service.until_died_at(point).await;
+    sender.proxy.set(Mode::Forward);
+    sender.restart().await;
+    if let Some(body) = open {
+        sender.resend(body).await;
+    }
+}
+
+/// Has a bulk sent that is not answered.
+async fn stall(sender: &mut Sender, point: &str, passes: u32) {
+    sender.respawn_armed(point, passes);
+    sender.deliver(Kind::Plain).await;
+    sender.service.until_delivered().await;
+    sender.proxy.set(Mode::Stall);
+    sender.deliver(Kind::Plain).await;
+    let claimed = "select count(*) from log_writer.outbox where claimed_by is not null";
+    log_writer_tests::conditions::eventually("a claim", SOON, || async {
+        (sender.database.number(claimed).await > 0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_death_anywhere_in_a_commit_loses_and_doubles_nothing() {
+    die_at_all(&mut Sender::start().await, &COMMITTING).await;
+}
+
+#[tokio::test]
+async fn a_death_anywhere_in_a_delivery_loses_and_doubles_nothing() {
+    die_at_all(&mut Sender::start().await, &DELIVERING).await;
+}
+
+#[tokio::test]
+async fn a_death_in_housekeeping_loses_and_doubles_nothing() {
+    let mut sender = Sender::start().await;
+    sender.deliver(Kind::Poisoned).await;
+    // Short enough to be over when housekeeping comes.
+    sender.settings = sender.settings.clone().set("database.dead_letter_retention", "1s");
+    sender.forget_letters();
+    die_at_all(&mut sender, &HOUSEKEEPING).await;
+}

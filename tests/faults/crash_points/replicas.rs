@@ -1,0 +1,119 @@
+//! What needs a second process on the same outbox: one freezes while it sends, the other takes its claim over.
+
+use std::collections::BTreeMap;
+
+use log_writer_tests::{
+    conditions::{SOON, eventually},
+    invariants::assert_delivered_exactly_once,
+    proxy::Mode,
+    search::Document,
+    service::Service,
+};
+
+use super::{bodies::Kind, sender::Sender};
+
+/// Three events are acknowledged, claimed by the sender's service, and not sent: it is frozen.
+async fn frozen_before_sending(then: &str) -> Sender {
+    let mut sender = Sender::start().await;
+    sender.service.until_delivered().await;
+    sender.service.kill();
+    sender.proxy.set(Mode::Refuse);
+    let armed = format!("delivery::before_bulk=1*return(stop){then}");
+    sender.service.respawn_with(sender.settings.clone().failpoints(&armed));
+    sender.deliver(Kind::Plain).await;
+    sender.proxy.set(Mode::Forward);
+    sender.service.until_stopped_at("delivery::before_bulk").await;
+    sender
+}
+
+async fn roll_over(sender: &Sender) {
+    let path = format!("/{}/_rollover", sender.stream.name());
+    sender.stream.search.ok("POST", &path, None).await;
+}
+
+async fn documents(sender: &Sender) -> Vec<Document> {
+    sender.stream.search.documents(&sender.stream.name()).await
+}
+
+/// The indices that hold documents, and how many.
+async fn by_index(sender: &Sender) -> Vec<usize> {
+    let mut found = BTreeMap::<String, usize>::new();
+    for document in documents(sender).await {
+        *found.entry(document.index).or_default() += 1;
+    }
+    found.into_values().collect()
+}
+
+#[tokio::test]
+async fn frozen_while_sending_and_resumed_after_another_has_delivered_it_doubles_nothing() {
+    for rolls_over in [false, true] {
+        let sender = frozen_before_sending("").await;
+        let other = Service::start(sender.settings.clone()).await;
+        other.until_delivered().await;
+        if rolls_over {
+            roll_over(&sender).await;
+        }
+        sender.service.signal("CONT");
+        eventually("the lost claim to be noticed", SOON, || {
+            let log = sender.service.log();
+            std::future::ready(
+                log.contains("claims were lost while their documents were sent")
+                    .then_some(()),
+            )
+        })
+        .await;
+        if rolls_over {
+            eventually("the second copies to be removed", SOON, || async {
+                (by_index(&sender).await == [4]).then_some(())
+            })
+            .await;
+        }
+        sender.assert_nothing_lost_or_doubled().await;
+    }
+}
+
+#[tokio::test]
+async fn a_death_between_a_second_copy_and_its_removal_leaves_none_after_the_next_claim() {
+    for point in ["delivery::before_repair", "delivery::before_delete"] {
+        // Its bulk arrives before the rollover, and it dies before it hears of it.
+        let mut sender = frozen_before_sending(";delivery::after_bulk=1*return(abort)").await;
+        let armed = format!("delivery::after_look_up=1*return(stop);{point}=1*return(abort)");
+        let mut other = Service::start_unasked(sender.settings.clone().failpoints(&armed));
+        other.until_stopped_at("delivery::after_look_up").await;
+        sender.service.signal("CONT");
+        sender.service.until_died_at("delivery::after_bulk").await;
+        roll_over(&sender).await;
+        other.signal("CONT");
+        other.until_died_at(point).await;
+        assert_eq!(by_index(&sender).await, [4, 3], "{point}: the second copies are there");
+        sender.restart().await;
+        sender.assert_nothing_lost_or_doubled().await;
+        assert_eq!(by_index(&sender).await, [4], "{point}: the oldest stay");
+    }
+}
+
+#[tokio::test]
+async fn a_second_copy_of_one_who_lost_its_claim_and_died_can_be_told_by_its_id() {
+    let mut sender = frozen_before_sending(";delivery::after_lost_claim=1*return(abort)").await;
+    let other = Service::start(sender.settings.clone()).await;
+    other.until_delivered().await;
+    roll_over(&sender).await;
+    sender.service.signal("CONT");
+    sender.service.until_died_at("delivery::after_lost_claim").await;
+    // Nobody has a claim on them any more: only a comparison of all indices finds them, and it does.
+    let all = documents(&sender).await;
+    let mut of_id = BTreeMap::<String, Vec<Document>>::new();
+    for document in all {
+        of_id
+            .entry(document.source["event"]["id"].to_string())
+            .or_default()
+            .push(document);
+    }
+    let doubled = of_id.values().filter(|copies| copies.len() == 2).count();
+    assert_eq!((of_id.len(), doubled), (4, 3));
+    let oldest: Vec<Document> = of_id
+        .into_values()
+        .filter_map(|copies| copies.into_iter().min_by(|one, other| one.index.cmp(&other.index)))
+        .collect();
+    assert_delivered_exactly_once(&other, &sender.database, &oldest, 4).await;
+}
