@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::events::fresh;
 
 /// Secrets are made by the binary itself.
-async fn new_token(arguments: &[&str]) -> (String, String) {
+pub(crate) async fn new_token(arguments: &[&str]) -> (String, String) {
     let output = run_command(&[&["token", "new"], arguments].concat(), &Settings::default()).await;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let told = String::from_utf8(output.stderr).expect("text");

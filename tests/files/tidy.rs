@@ -8,7 +8,7 @@ use std::{
 };
 
 /// Module → modules of the service that it may import, besides itself and `config`.
-const MAY_IMPORT: [(&str, &[&str]); 11] = [
+const MAY_IMPORT: [(&str, &[&str]); 12] = [
     ("event", &[]),
     ("auth", &[]),
     ("wire", &["event"]),
@@ -24,7 +24,8 @@ const MAY_IMPORT: [(&str, &[&str]); 11] = [
         "delivery",
         &["timescale", "elasticsearch", "event", "shutdown", "telemetry"],
     ),
-    ("http", &["auth", "ingest", "timescale", "event", "telemetry"]),
+    ("ask", &["timescale", "elasticsearch", "event"]),
+    ("http", &["ask", "auth", "ingest", "timescale", "event", "telemetry"]),
     (
         "cli",
         &[

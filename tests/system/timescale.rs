@@ -10,6 +10,7 @@
 
 mod timescale_commit;
 mod timescale_database;
+mod timescale_document;
 mod timescale_duplicates;
 mod timescale_encoding;
 mod timescale_faults;

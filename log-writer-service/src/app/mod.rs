@@ -4,6 +4,7 @@
 //! background, Elasticsearch too. At the end readiness goes first, then the listener, then what was begun is finished.
 
 mod keys;
+mod questions;
 mod upkeep;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -59,22 +60,23 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let mirror = MirrorParts::new(&config)?;
     let targets = mirror.as_ref().map(|mirror| mirror.targets.clone());
     let ingestor = Ingestor::new(&config, targets, readiness.clone(), keep_patterns(&pool, &tasks))?;
+    let searched = mirror.as_ref().map(MirrorParts::searched);
     let delivery = mirror.map(|mirror| mirror.delivery(&config, &pool, &tasks));
-    let observatory = Observatory {
-        ingestor: ingestor.clone(),
-        readiness: readiness.clone(),
-        monitor: Monitor::new(pool.clone()),
-        mirror: mirror_probe(delivery.clone()),
-        prometheus: prometheus.clone(),
-        letters_max: config.database.dead_letters_rows_max,
-    };
-
+    let asker = questions::asker(&config, &pool, searched, mirror_probe(delivery.clone()))?;
     let handle = Handle::new();
     let router = http::router(AppState {
-        observatory,
+        observatory: Observatory {
+            ingestor: ingestor.clone(),
+            readiness: readiness.clone(),
+            monitor: Monitor::new(pool.clone()),
+            mirror: mirror_probe(delivery.clone()),
+            prometheus: prometheus.clone(),
+            letters_max: config.database.dead_letters_rows_max,
+        },
         settings: config.http.clone(),
         credentials: keys.credentials.clone(),
         needs_certificate: config.tls.enabled && config.tls.client_ca_file.is_some(),
+        asker,
     });
     if let Some(hangups) = hangups {
         tasks.spawn("keys", keys.keep(hangups, tasks.stopping()));
@@ -103,7 +105,14 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     }
     tasks.stop();
     let finished = tasks.finish(FINISH_TIMEOUT).await;
-    // A server that is gone must not keep the process: leases end by themselves, and so do connections.
+    take_leave(delivery, &pool).await;
+    finished.map_err(anyhow::Error::msg)?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Releases claims and connections. A server that is gone must not keep the process: both end by themselves.
+async fn take_leave(delivery: Option<Arc<Delivery>>, pool: &sqlx::PgPool) {
     let farewell = async {
         if let Some(delivery) = delivery {
             delivery.release().await;
@@ -113,9 +122,6 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     if tokio::time::timeout(FINISH_TIMEOUT, farewell).await.is_err() {
         tracing::warn!("PostgreSQL did not answer at the end; claims end with their lease");
     }
-    finished.map_err(anyhow::Error::msg)?;
-    tracing::info!("stopped");
-    Ok(())
 }
 
 /// What mirroring to Elasticsearch needs; absent when it is off.
@@ -136,6 +142,11 @@ impl MirrorParts {
             targets: targets_of(config)?,
             documents: DocumentWriter::new(settings)?,
         }))
+    }
+
+    /// What finds text in it.
+    fn searched(&self) -> (Client, Targets) {
+        (self.client.clone(), self.targets.clone())
     }
 
     fn delivery(self, config: &Config, pool: &sqlx::PgPool, tasks: &Tasks) -> Arc<Delivery> {

@@ -39,6 +39,8 @@ pub struct Caller {
     pub token: Arc<str>,
     /// The tenant that its events are stored under.
     pub tenant: Arc<str>,
+    /// Whether it has the scope `admin`: it may ask about all tenants.
+    pub is_admin: bool,
 }
 
 /// Why a request was refused; its sender is not told more than the status.
@@ -166,6 +168,7 @@ impl Credentials {
         Ok(Caller {
             token: Arc::clone(&token.name),
             tenant: Arc::clone(&token.tenant),
+            is_admin: token.scopes.contains(Scope::Admin),
         })
     }
 

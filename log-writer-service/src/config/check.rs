@@ -52,6 +52,7 @@ fn no_zeros(config: &Config, merge: &mut Merge) {
         elasticsearch,
         delivery,
         retention: _,
+        api,
         log: _,
     } = config;
     for (key, is_zero) in [
@@ -73,6 +74,9 @@ fn no_zeros(config: &Config, merge: &mut Merge) {
         ("delivery.claim_events_max", delivery.claim_events_max < 1),
         ("delivery.claim_bytes_max", delivery.claim_bytes_max == 0),
         ("delivery.breaker_bulks", delivery.breaker_bulks == 0),
+        ("api.connections_max", api.connections_max == 0),
+        ("api.rows_max", api.rows_max == 0),
+        ("api.answer_bytes_max", api.answer_bytes_max == 0),
     ] {
         if is_zero {
             merge.refuse(&[key], "must be at least 1");
@@ -91,6 +95,7 @@ fn no_zeros(config: &Config, merge: &mut Merge) {
         ("delivery.renew_every", delivery.renew_every),
         ("delivery.poll_every", delivery.poll_every),
         ("delivery.retry_min", delivery.retry_min),
+        ("api.statement_timeout", api.statement_timeout),
     ] {
         if duration.as_millis() == 0 {
             merge.refuse(&[key], "must be at least 1ms");

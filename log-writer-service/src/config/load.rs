@@ -23,8 +23,9 @@ use super::{
 };
 
 /// Keys that name a file, and the keys whose value the file holds.
-const HELD_IN_FILES: [(&str, &str); 3] = [
+const HELD_IN_FILES: [(&str, &str); 4] = [
     ("database.url_file", "database.url"),
+    ("api.database_url_file", "api.database_url"),
     ("elasticsearch.password_file", "elasticsearch.password"),
     ("elasticsearch.api_key_file", "elasticsearch.api_key"),
 ];
@@ -215,7 +216,7 @@ impl Merge {
         let events = self.section("events");
         let (database, elasticsearch) = (self.section("database"), self.section("elasticsearch"));
         let (delivery, retention) = (self.section("delivery"), self.section("retention"));
-        let log = self.section("log");
+        let (api, log) = (self.section("api"), self.section("log"));
         Some(Config {
             http: http?,
             auth: auth?,
@@ -225,6 +226,7 @@ impl Merge {
             elasticsearch: elasticsearch?,
             delivery: delivery?,
             retention: retention?,
+            api: api?,
             log: log?,
         })
     }

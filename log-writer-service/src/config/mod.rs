@@ -5,6 +5,7 @@
 //! [`Report`] of every mistake. It reads the files that hold secrets, too: no other module reads the environment or
 //! those files, and every other module gets only the section it needs.
 
+mod api;
 mod auth;
 mod check;
 mod credentials;
@@ -31,6 +32,7 @@ mod unit;
 
 use serde::Deserialize;
 
+pub use self::api::Api;
 pub use self::auth::Auth;
 pub use self::check::tenant_mistake;
 pub use self::database::{Database, SynchronousCommit};
@@ -67,6 +69,8 @@ pub struct Config {
     pub delivery: Delivery,
     /// Section `[retention]`.
     pub retention: Retention,
+    /// Section `[api]`.
+    pub api: Api,
     /// Section `[log]`.
     pub log: Log,
 }

@@ -31,11 +31,11 @@ const SECRET_PARAMETERS: [&str; 4] = ["password", "sslkey", "ssl-key", "options"
 pub(super) fn shown(key: &str, value: &Value) -> Value {
     match (key, value) {
         ("elasticsearch.password" | "elasticsearch.api_key", _) => Value::String(HIDDEN.to_owned()),
-        ("database.url" | "elasticsearch.urls", Value::String(text)) => Value::String(url(text)),
+        ("database.url" | "api.database_url" | "elasticsearch.urls", Value::String(text)) => Value::String(url(text)),
         ("elasticsearch.urls", Value::Array(items)) => {
             Value::Array(items.iter().map(|item| shown("elasticsearch.urls", item)).collect())
         }
-        ("database.url" | "elasticsearch.urls", _) => Value::String(HIDDEN.to_owned()),
+        ("database.url" | "api.database_url" | "elasticsearch.urls", _) => Value::String(HIDDEN.to_owned()),
         _ => value.clone(),
     }
 }

@@ -89,6 +89,16 @@ impl Targets {
         self.naming == Naming::DataStream
     }
 
+    /// What to search for the events of a tenant, or of all; `None` if that cannot be told from indices of others.
+    pub fn searched(&self, tenant: Option<&str>) -> Option<String> {
+        match (self.naming, tenant) {
+            (Naming::DataStream, Some(tenant)) => Some(self.prefix(tenant)),
+            (Naming::DataStream, None) => Some(format!("logs-{}-*", self.dataset)),
+            (Naming::Monthly, Some(tenant)) => Some(format!("{}*", self.prefix(tenant))),
+            (Naming::Monthly, None) => None,
+        }
+    }
+
     fn prefix(&self, tenant: &str) -> String {
         let namespace = namespace(tenant);
         match self.naming {

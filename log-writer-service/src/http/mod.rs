@@ -7,6 +7,7 @@
 //! credential before anything of the body is read.
 
 mod access;
+mod ask;
 mod body;
 mod ingest;
 mod server;
@@ -28,6 +29,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use self::access::Guard;
 pub use self::server::{Served, listen};
 use crate::{
+    ask::{Asker, CATALOGUE},
     auth::{Credentials, Scope},
     config,
     telemetry::metric,
@@ -45,6 +47,8 @@ pub struct AppState {
     pub credentials: Option<Credentials>,
     /// Whether who sends and reads needs a certificate.
     pub needs_certificate: bool,
+    /// Answers questions; `None` if `api.enabled` is off.
+    pub asker: Option<Asker>,
 }
 
 /// A refusal in words: `error` is a stable name, `message` says what happened and what to do.
@@ -66,7 +70,12 @@ pub fn router(state: AppState) -> Router {
             .put(ingest::ingest)
             .route_layer(asking(Scope::Ingest))
     };
+    let questions = match &state.asker {
+        Some(asker) => ask::routes(asker).route_layer(asking(Scope::Read)),
+        None => Router::new(),
+    };
     Router::new()
+        .merge(questions)
         .route("/ingest", ingest())
         .route("/", ingest().get(tell::root))
         .route("/health", get(tell::health))
@@ -89,7 +98,11 @@ async fn measure(request: Request, next: Next) -> Response {
         Some("/ready") => "/ready",
         Some("/metrics") => "/metrics",
         Some("/api/v1/status") => "/api/v1/status",
-        Some(_) | None => "unknown",
+        Some(path) => CATALOGUE
+            .iter()
+            .find(|entry| entry.path == path)
+            .map_or("unknown", |entry| entry.path),
+        None => "unknown",
     };
     let response = next.run(request).await;
     metric::request(route, response.status().as_u16(), begun.elapsed());

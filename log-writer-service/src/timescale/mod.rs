@@ -26,6 +26,7 @@ mod outbox;
 mod outbox_plan;
 mod patterns;
 mod pool;
+mod questions;
 mod read_back;
 mod settle;
 mod staging;
@@ -50,6 +51,7 @@ pub use self::{
     outbox::{Backlog, Outbox, OutboxId, OutboxRow, WorkKind},
     patterns::{NewPattern, note_patterns},
     pool::connect_pool,
+    questions::{Question, Questions, Rows},
     settle::{IndexRefusal, Rest, Settlement},
     status::{Edition, StoreStatus},
     write::{CommitMode, Receipt, Source, WriteRequest},

@@ -2,6 +2,7 @@
 //!
 //! Its log goes to a file; the end of it is printed when the test fails.
 
+mod asking;
 mod failpoints;
 
 use std::{
@@ -18,12 +19,11 @@ use std::{
     time::Duration,
 };
 
-use serde_json::Value;
 use tempfile::TempDir;
 
 pub use self::failpoints::assert_died_at;
 use crate::{
-    client::{Answer, Receipt, Request, send},
+    client::{Request, send},
     conditions::{SOON, eventually},
 };
 
@@ -192,43 +192,6 @@ impl Service {
         self.spawn();
         self.until_alive().await;
         self.until_ready().await;
-    }
-
-    /// Sends a request.
-    ///
-    /// # Panics
-    /// If there is no whole answer.
-    pub async fn send(&self, request: &Request) -> Answer {
-        send(self.address, request)
-            .await
-            .unwrap_or_else(|error| panic!("{} {}: {error}", request.method, request.path))
-    }
-
-    /// Posts JSON to `/ingest`; its receipt.
-    pub async fn ingest(&self, events: &Value) -> Receipt {
-        self.send(&Request::json(events)).await.receipt()
-    }
-
-    /// `GET /api/v1/status`.
-    pub async fn status(&self) -> Value {
-        let answer = self.send(&Request::get("/api/v1/status")).await;
-        assert_eq!(answer.status, 200, "status: {}", answer.text());
-        answer.json()
-    }
-
-    /// Waits until the status meets a condition.
-    pub async fn until_status(&self, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
-        eventually(what, SOON, || async {
-            let status = self.status().await;
-            condition(&status).then_some(status)
-        })
-        .await
-    }
-
-    /// Waits until nothing is left to deliver.
-    pub async fn until_delivered(&self) -> Value {
-        self.until_status("the backlog to drain", |status| status["books"]["outstanding"] == 0)
-            .await
     }
 
     /// Bytes of memory now and at most so far (`VmRSS`, `VmHWM`).

@@ -1,0 +1,232 @@
+//! Questions about the events: answered by PostgreSQL, text found by Elasticsearch while that is up to date.
+//!
+//! An answer says which store found it and how old it may be. Rows are always those of PostgreSQL; Elasticsearch only
+//! names them. A caller whose credential has a tenant sees that tenant alone. `http` and MCP are its faces.
+
+mod catalogue;
+mod openapi;
+mod search;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use serde::Serialize;
+use serde_json::{Map, Value, json, value::RawValue};
+use sqlx::PgPool;
+
+pub use self::{
+    catalogue::{CATALOGUE, Entry, Kind, Parameter, TENANT},
+    openapi::document,
+};
+use crate::{
+    elasticsearch::{Client, Targets},
+    timescale::{Question, Questions, Rows, StoreError, StoreErrorKind},
+};
+
+/// Whose events an answer may hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sight {
+    /// Those of one tenant: what a credential allows.
+    Tenant(Arc<str>),
+    /// All: nobody is asked for a credential, or it says so.
+    All,
+}
+
+/// An answer.
+#[derive(Debug, Serialize)]
+pub struct Answer {
+    /// What found the rows: `postgresql` or `elasticsearch`.
+    pub store: &'static str,
+    /// Events younger than this may be missing; 0 where PostgreSQL found them.
+    pub behind_seconds: f64,
+    /// Whether there were more rows than the limits allow.
+    pub truncated: bool,
+    /// `before` of the next page; absent if there is none, or the question has no pages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// The rows.
+    pub rows: Vec<Box<RawValue>>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// The question cannot be understood; it says why.
+    #[error("{0}")]
+    Unclear(String),
+    /// This caller, or nobody, may ask that.
+    #[error("{0}")]
+    Refused(String),
+    /// It would take longer than `api.statement_timeout`.
+    #[error("took longer than api.statement_timeout: ask for less time, or for fewer services")]
+    TooSlow,
+    /// Nobody can be asked now.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl From<StoreError> for AskError {
+    fn from(error: StoreError) -> Self {
+        match (error.kind(), error.sqlstate()) {
+            (StoreErrorKind::Timeout, _) => Self::TooSlow,
+            // Rights, and a transaction that may only read.
+            (_, Some("42501" | "25006")) => Self::Refused(error.to_string()),
+            (StoreErrorKind::Data, _) => Self::Unclear(error.to_string()),
+            (_, Some(code)) if code.starts_with("42") || code.starts_with("22") => Self::Unclear(error.to_string()),
+            (StoreErrorKind::Setup, None) => Self::Refused(error.to_string()),
+            _ => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+/// What is needed to find text in Elasticsearch.
+#[derive(Clone)]
+pub struct Mirrored {
+    /// The cluster.
+    pub client: Client,
+    /// Where events are.
+    pub targets: Targets,
+    /// The outbox is read over it.
+    pub pool: PgPool,
+    /// Whether templates are in place and nothing stands in the way.
+    pub is_well: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// `api.search_behind_max`.
+    pub behind_max: Duration,
+    /// What a refresh may add to how far it is behind.
+    pub refresh: Duration,
+}
+
+impl fmt::Debug for Mirrored {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Mirrored").finish_non_exhaustive()
+    }
+}
+
+/// Answers questions. Clones share connections.
+#[derive(Debug, Clone)]
+pub struct Asker {
+    questions: Questions,
+    mirrored: Option<Mirrored>,
+}
+
+impl Asker {
+    /// `mirrored` is `None` when events are stored in SQL only.
+    #[must_use]
+    pub fn new(questions: Questions, mirrored: Option<Mirrored>) -> Self {
+        Self { questions, mirrored }
+    }
+
+    /// Whether SQL of others is taken.
+    #[must_use]
+    pub fn takes_sql(&self) -> bool {
+        self.questions.takes_sql()
+    }
+
+    /// Answers one of the catalogue.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub async fn ask(
+        &self,
+        entry: &Entry,
+        mut parameters: Map<String, Value>,
+        sight: &Sight,
+    ) -> Result<Answer, AskError> {
+        match sight {
+            Sight::All => {}
+            Sight::Tenant(tenant) => {
+                let asked = parameters.insert(TENANT.name.to_owned(), json!(tenant));
+                if asked.is_some_and(|asked| asked != json!(tenant)) {
+                    return Err(AskError::Refused(
+                        "the credential does not allow this tenant".to_owned(),
+                    ));
+                }
+            }
+        }
+        if entry.question == Question::SEARCH_LOGS {
+            if let Some(answer) = self.search_text(&parameters).await? {
+                return Ok(answer);
+            }
+            let rows = self
+                .questions
+                .ask(entry.question, &Value::Object(parameters.clone()))
+                .await?;
+            return Ok(paged(rows, &parameters));
+        }
+        let rows = self.questions.ask(entry.question, &Value::Object(parameters)).await?;
+        Ok(from_postgresql(rows))
+    }
+
+    /// Runs one statement that may only read.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub async fn run_sql(&self, sql: &str, sight: &Sight) -> Result<Answer, AskError> {
+        if *sight != Sight::All {
+            return Err(AskError::Refused(
+                "SQL sees all tenants: it is for credentials of the scope admin".to_owned(),
+            ));
+        }
+        Ok(from_postgresql(self.questions.run_sql(sql).await?))
+    }
+
+    /// The answer of Elasticsearch, if there is text to be found and it is well and up to date.
+    async fn search_text(&self, parameters: &Map<String, Value>) -> Result<Option<Answer>, AskError> {
+        let Some(mirrored) = self.mirrored.as_ref().filter(|mirrored| (mirrored.is_well)()) else {
+            return Ok(None);
+        };
+        let Some(request) = search::request(parameters, &mirrored.targets) else {
+            return Ok(None);
+        };
+        // Whatever is wrong there, PostgreSQL knows as well.
+        let Ok(age) = Questions::mirror_age(&mirrored.pool).await else {
+            return Ok(None);
+        };
+        if age > mirrored.behind_max {
+            return Ok(None);
+        }
+        let found = match mirrored.client.search(&request.index, &request.body).await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::debug!(%error, "Elasticsearch could not be asked; PostgreSQL is");
+                return Ok(None);
+            }
+        };
+        let rows = match search::keys(&found) {
+            None => Rows::default(),
+            Some(keys) => self.questions.ask(Question::LISTED_LOGS, &keys).await?,
+        };
+        let mut answer = paged(rows, parameters);
+        // A row that was dropped since makes a page shorter, and not the last one.
+        answer.next = (found.len() >= search::limit(parameters))
+            .then(|| search::page_end(&found))
+            .flatten();
+        answer.store = "elasticsearch";
+        answer.behind_seconds = (age + mirrored.refresh).as_secs_f64();
+        Ok(Some(answer))
+    }
+}
+
+fn from_postgresql(rows: Rows) -> Answer {
+    Answer {
+        store: "postgresql",
+        behind_seconds: 0.0,
+        truncated: rows.truncated,
+        next: None,
+        rows: rows.rows,
+    }
+}
+
+/// With the way to the next page, if this one is full.
+fn paged(rows: Rows, parameters: &Map<String, Value>) -> Answer {
+    #[derive(serde::Deserialize)]
+    struct Last {
+        page_end: String,
+    }
+    let is_full = rows.truncated || rows.rows.len() >= search::limit(parameters);
+    let last = rows.rows.last().filter(|_| is_full);
+    let next = last.and_then(|row| serde_json::from_str::<Last>(row.get()).ok());
+    Answer {
+        next: next.map(|last| last.page_end),
+        ..from_postgresql(rows)
+    }
+}

@@ -1,0 +1,76 @@
+//! Questions over HTTP: a path for each entry of the catalogue, the answer in JSON.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension, Json, Router,
+    extract::{Path, Query},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde_json::Map;
+
+use super::{AppState, problem};
+use crate::{
+    ask::{AskError, Asker, CATALOGUE, Entry, Sight, document},
+    auth::Caller,
+};
+
+/// The routes of all questions.
+pub(super) fn routes(asker: &Asker) -> Router<AppState> {
+    let router = Router::new().route("/api/openapi.json", get(async || Json(document())));
+    CATALOGUE.iter().fold(router, |router, entry| {
+        let asker = asker.clone();
+        let handler = move |caller: Option<Extension<Caller>>, path: Path<Vec<(String, String)>>, query: Pairs| {
+            answer(asker, entry, caller, path, query)
+        };
+        router.route(entry.path, get(handler))
+    })
+}
+
+type Pairs = Result<Query<Vec<(String, String)>>, axum::extract::rejection::QueryRejection>;
+
+async fn answer(
+    asker: Asker,
+    entry: &'static Entry,
+    caller: Option<Extension<Caller>>,
+    Path(path): Path<Vec<(String, String)>>,
+    query: Pairs,
+) -> Response {
+    let Ok(Query(query)) = query else {
+        return problem(
+            StatusCode::BAD_REQUEST,
+            "unclear_question",
+            "the part after `?` cannot be read as name=value pairs",
+        );
+    };
+    let mut parameters = Map::new();
+    for (name, text) in path.iter().chain(&query) {
+        if let Err(wrong) = entry.read(name, text, &mut parameters) {
+            return problem(StatusCode::BAD_REQUEST, "unclear_question", &wrong);
+        }
+    }
+    match asker.ask(entry, parameters, &sight(caller.as_deref())).await {
+        Ok(answer) => Json(answer).into_response(),
+        Err(error) => refuse(&error),
+    }
+}
+
+/// Whose events a caller sees.
+pub(super) fn sight(caller: Option<&Caller>) -> Sight {
+    match caller {
+        Some(caller) if !caller.is_admin => Sight::Tenant(Arc::clone(&caller.tenant)),
+        Some(_) | None => Sight::All,
+    }
+}
+
+fn refuse(error: &AskError) -> Response {
+    let (status, name) = match error {
+        AskError::Unclear(_) => (StatusCode::BAD_REQUEST, "unclear_question"),
+        AskError::Refused(_) => (StatusCode::FORBIDDEN, "forbidden"),
+        AskError::TooSlow => (StatusCode::GATEWAY_TIMEOUT, "too_slow"),
+        AskError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+    };
+    problem(status, name, &error.to_string())
+}

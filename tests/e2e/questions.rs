@@ -1,0 +1,250 @@
+//! Questions over HTTP: which store answers, whose events are seen, what a wrong question is told.
+
+use log_writer_tests::{
+    client::{Answer, Request},
+    service::{Service, Settings},
+    stack::{Database, Stream},
+};
+use serde_json::{Value, json};
+
+use crate::{RealStores, credentials::new_token};
+
+async fn asked(service: &Service, path: &str) -> Value {
+    let answer = service.send(&Request::get(path)).await;
+    assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+    answer.json()
+}
+
+fn messages(answer: &Value) -> Vec<&str> {
+    let rows = answer["rows"].as_array().expect("rows");
+    rows.iter()
+        .map(|row| row["message"].as_str().expect("a message"))
+        .collect()
+}
+
+/// Errors of two services, a trace, durations.
+async fn fill(stores: &RealStores) {
+    let now = chrono::Utc::now().timestamp_millis();
+    let events: Vec<Value> = (0..30)
+        .map(|number| {
+            json!({
+                "timestamp": now - number * 1000, "level": if number % 3 == 0 { "error" } else { "info" },
+                "service": if number % 2 == 0 { "api" } else { "web" }, "host": "h1",
+                "message": format!("connection refused by node-{number}"), "correlation_id": format!("c-{}", number / 10),
+                "tags": ["t"], "performance_metrics": {"duration_ms": number}, "extra": {"number": number},
+            })
+        })
+        .collect();
+    stores.service.ingest(&json!(events)).await;
+    stores.service.until_delivered().await;
+}
+
+#[tokio::test]
+async fn text_is_found_by_elasticsearch_while_it_is_up_to_date_and_by_postgresql_otherwise() {
+    let mut stores = RealStores::start().await;
+    fill(&stores).await;
+    // Named, because the test's default tenant has a stream of its own, and the cluster those of other tests.
+    let path = format!(
+        "/api/v1/search?query=Connection%20refused&level=error&service=api&tags=t&limit=3&tenant={}",
+        stores.stream.tenant
+    );
+    let path = path.as_str();
+    let fresh = stores
+        .service
+        .until_answer(path, |answer| {
+            answer["rows"].as_array().is_some_and(|rows| rows.len() == 3)
+        })
+        .await;
+    assert_eq!(fresh["store"], "elasticsearch");
+    assert!(fresh["behind_seconds"].as_f64() > Some(0.0));
+    assert_eq!(
+        messages(&fresh),
+        [0, 6, 12].map(|n| format!("connection refused by node-{n}"))
+    );
+    let next = fresh["next"].as_str().expect("there is more").replace('/', "%2F");
+    let second = asked(&stores.service, &format!("{path}&before={next}")).await;
+    assert_eq!(
+        (&second["store"], &second["next"]),
+        (&json!("elasticsearch"), &Value::Null)
+    );
+    assert_eq!(
+        messages(&second),
+        [18, 24].map(|n| format!("connection refused by node-{n}"))
+    );
+    // Without text there is nothing that Elasticsearch would know better.
+    assert_eq!(
+        asked(&stores.service, "/api/v1/search?level=error").await["store"],
+        "postgresql"
+    );
+    stores.service.kill();
+    let behind = Settings::new(stores.database.url(), "http://127.0.0.1:9", &stores.stream.tenant);
+    stores.service = Service::start(behind).await;
+    let fallen_back = asked(&stores.service, path).await;
+    assert_eq!(
+        (&fallen_back["store"], &fallen_back["behind_seconds"]),
+        (&json!("postgresql"), &json!(0.0))
+    );
+    assert_eq!(fallen_back["rows"], fresh["rows"]);
+    assert_eq!(fallen_back["next"], fresh["next"]);
+}
+
+#[tokio::test]
+async fn every_question_of_the_catalogue_is_answered_and_described() {
+    let stores = RealStores::start().await;
+    fill(&stores).await;
+    let document = asked(&stores.service, "/api/openapi.json").await;
+    let id = asked(&stores.service, "/api/v1/search?limit=1").await["rows"][0]["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    let paths = document["paths"].as_object().expect("paths");
+    assert!(paths.len() >= 12);
+    for (path, described) in paths {
+        let id = if path.contains("traces") { "c-1" } else { &id };
+        let answer = asked(&stores.service, &path.replace("{id}", id)).await;
+        assert_eq!(answer["store"], "postgresql", "{path}");
+        assert!(described["get"]["parameters"].is_array(), "{path}");
+    }
+    let stats = asked(&stores.service, "/api/v1/errors/stats?window=6%20hours").await;
+    assert_eq!(
+        (
+            &stats["rows"][0]["service"],
+            &stats["rows"][0]["errors"],
+            &stats["rows"][0]["total"]
+        ),
+        (&json!("api"), &json!(5), &json!(15))
+    );
+    let context = asked(&stores.service, &format!("/api/v1/logs/{id}/context?before=2&after=0")).await;
+    assert_eq!(
+        messages(&context),
+        [4, 2, 0].map(|n| format!("connection refused by node-{n}"))
+    );
+    let patterns = stores
+        .service
+        .until_answer("/api/v1/errors/patterns", |answer| {
+            answer["rows"][0]["template"].is_string()
+        })
+        .await;
+    assert_eq!(
+        (&patterns["rows"][0]["template"], &patterns["rows"][0]["events"]),
+        (&json!("connection refused by node-<num>"), &json!(10))
+    );
+}
+
+#[tokio::test]
+async fn a_wrong_question_is_told_what_is_wrong_with_it() {
+    let (database, stream) = (Database::create().await, Stream::create().await);
+    let settings =
+        Settings::new(database.url(), stream.search.url(), &stream.tenant).set("api.statement_timeout", "200ms");
+    let service = Service::start(settings).await;
+    let told = async |path: &str| -> Answer { service.send(&Request::get(path)).await };
+    for (path, status, message) in [
+        (
+            "/api/v1/search?levle=error",
+            400,
+            "`levle` is no parameter of search_logs; it has query, level",
+        ),
+        ("/api/v1/search?limit=many", 400, "`limit` must be a whole number"),
+        ("/api/v1/logs/5", 400, "`id` must be a UUID"),
+        ("/api/v1/nothing", 404, "log events go to /ingest"),
+    ] {
+        let answer = told(path).await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.text());
+        assert!(answer.text().contains(message), "{path}: {}", answer.text());
+    }
+    let mut blocked = database.pool().begin().await.expect("a transaction");
+    sqlx::query("lock table application_logs in access exclusive mode")
+        .execute(&mut *blocked)
+        .await
+        .expect("locked");
+    let slow = told("/api/v1/search").await;
+    assert_eq!(slow.status, 504, "{}", slow.text());
+    assert!(slow.text().contains("api.statement_timeout"), "{}", slow.text());
+}
+
+/// A service that asks for tokens: of `acme`, of `shop`, of an admin, and one that may not read.
+async fn with_tokens(database: &Database, folder: &std::path::Path) -> (Service, Vec<String>) {
+    let mut entries = String::new();
+    let mut secrets = Vec::new();
+    for (name, scopes, tenant) in [
+        ("a", "ingest,read", "acme"),
+        ("b", "ingest,read", "shop"),
+        ("c", "read,admin", "shop"),
+        ("d", "ingest", "shop"),
+    ] {
+        let arguments: Vec<&str> = scopes.split(',').flat_map(|scope| ["--scope", scope]).collect();
+        let (entry, secret) = new_token(&[&["--name", name, "--tenant", tenant], arguments.as_slice()].concat()).await;
+        entries.push_str(&entry);
+        secrets.push(format!("Bearer {secret}"));
+    }
+    let file = folder.join("tokens.toml");
+    std::fs::write(&file, entries).expect("a file");
+    let settings = Settings::new(database.url(), "http://127.0.0.1:1", "house")
+        .set("elasticsearch.enabled", "false")
+        .set("auth.enabled", "true")
+        .set("auth.tokens_file", file.to_str().expect("text"));
+    (Service::start(settings).await, secrets)
+}
+
+#[tokio::test]
+async fn a_token_sees_the_events_of_its_tenant_and_an_admin_those_of_all() {
+    let folder = tempfile::TempDir::with_prefix("log-writer-tokens-").expect("a folder");
+    let database = Database::create().await;
+    let (service, secrets) = with_tokens(&database, folder.path()).await;
+    let as_whom = async |secret: &str, request: Request| service.send(&request.header("authorization", secret)).await;
+    for secret in &secrets[..2] {
+        let event = json!([{"message": "disk 1 full", "level": "error", "service": "api", "correlation_id": "same"}]);
+        assert_eq!(as_whom(secret, Request::json(&event)).await.status, 200);
+    }
+    let mut paths = vec!["/api/v1/search".to_owned(), "/api/v1/search?query=disk".to_owned()];
+    paths.extend(["traces/same", "errors/stats", "errors/patterns", "volume"].map(|path| format!("/api/v1/{path}")));
+    for path in &paths {
+        for (secret, others, rows) in [
+            (&secrets[0], "shop", 1),
+            (&secrets[1], "acme", 1),
+            (&secrets[2], "none", 2),
+        ] {
+            let answer = as_whom(secret, Request::get(path)).await;
+            assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+            assert!(!answer.text().contains(others), "{path}: {}", answer.text());
+            // Counts of both tenants are one row; an event, or a kind of message, is one for each.
+            let expected = if path.ends_with("stats") || path.ends_with("volume") {
+                1
+            } else {
+                rows
+            };
+            assert_eq!(
+                answer.json()["rows"].as_array().map(Vec::len),
+                Some(expected),
+                "{path}: {}",
+                answer.text()
+            );
+        }
+        let other = format!("{path}{}tenant=shop", if path.contains('?') { '&' } else { '?' });
+        assert_eq!(as_whom(&secrets[0], Request::get(&other)).await.status, 403, "{other}");
+        assert_eq!(as_whom(&secrets[2], Request::get(&other)).await.status, 200, "{other}");
+        assert_eq!(
+            as_whom(&secrets[3], Request::get(path)).await.status,
+            403,
+            "no scope read"
+        );
+        assert_eq!(service.send(&Request::get(path)).await.status, 401);
+    }
+    // The id of somebody else's event is the id of none.
+    let id = as_whom(&secrets[0], Request::get("/api/v1/search")).await.json()["rows"][0]["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    for path in [format!("/api/v1/logs/{id}"), format!("/api/v1/logs/{id}/context")] {
+        let rows = async |secret| {
+            as_whom(secret, Request::get(&path)).await.json()["rows"]
+                .as_array()
+                .map(Vec::len)
+        };
+        assert_eq!(
+            (rows(&secrets[0]).await, rows(&secrets[1]).await),
+            (Some(1), Some(0)),
+            "{path}"
+        );
+    }
+}

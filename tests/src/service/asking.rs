@@ -1,0 +1,57 @@
+//! What a running service is asked over HTTP.
+
+use serde_json::Value;
+
+use super::Service;
+use crate::{
+    client::{Answer, Receipt, Request, send},
+    conditions::{SOON, eventually},
+};
+
+impl Service {
+    /// Sends a request.
+    ///
+    /// # Panics
+    /// If there is no whole answer.
+    pub async fn send(&self, request: &Request) -> Answer {
+        send(self.address, request)
+            .await
+            .unwrap_or_else(|error| panic!("{} {}: {error}", request.method, request.path))
+    }
+
+    /// Posts JSON to `/ingest`; its receipt.
+    pub async fn ingest(&self, events: &Value) -> Receipt {
+        self.send(&Request::json(events)).await.receipt()
+    }
+
+    /// `GET /api/v1/status`.
+    pub async fn status(&self) -> Value {
+        let answer = self.send(&Request::get("/api/v1/status")).await;
+        assert_eq!(answer.status, 200, "status: {}", answer.text());
+        answer.json()
+    }
+
+    /// Waits until the status meets a condition.
+    pub async fn until_status(&self, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
+        eventually(what, SOON, || async {
+            let status = self.status().await;
+            condition(&status).then_some(status)
+        })
+        .await
+    }
+
+    /// Waits until a path answers with JSON that meets a condition.
+    pub async fn until_answer(&self, path: &str, condition: impl Fn(&Value) -> bool) -> Value {
+        eventually(&format!("{path} to answer as expected"), SOON, || async {
+            let answer = self.send(&Request::get(path)).await;
+            (answer.status == 200).then(|| answer.json()).filter(&condition)
+        })
+        .await
+    }
+
+    /// Waits until nothing is left to deliver.
+    pub async fn until_delivered(&self) -> Value {
+        self.until_status("the backlog to drain", |status| status["books"]["outstanding"] == 0)
+            .await
+    }
+}
