@@ -18,6 +18,8 @@ pub mod failpoint;
 pub mod http;
 pub mod ingest;
 pub mod shutdown;
+#[cfg(any(test, feature = "targets"))]
+pub mod targets;
 pub mod telemetry;
 pub mod timescale;
 pub mod wire;

@@ -30,6 +30,8 @@ mod verdict;
 
 pub use bootstrap::{BootstrapMode, BootstrapReport, ObjectReport, ObjectState, bootstrap};
 pub use bulk_request::BulkBody;
+#[cfg(any(test, feature = "targets"))]
+pub(crate) use bulk_response::read_answer;
 pub use client::{Client, ClusterInfo};
 pub use document::DocumentWriter;
 pub use document_id::{DocumentId, document_id};

@@ -74,6 +74,16 @@ impl CopyReader {
     }
 }
 
+/// Encoded rows, as the reader of what PostgreSQL sends takes them.
+#[cfg(any(test, feature = "targets"))]
+pub(crate) fn read_encoded(rows: &super::EncodedRows) -> Option<Vec<StoredEvent>> {
+    let encoded: Vec<u8> = (0..rows.len()).flat_map(|row| rows.row(row)).copied().collect();
+    let stream = [COPY_HEADER, &encoded, super::copy::COPY_TRAILER].concat();
+    let mut events = Vec::new();
+    CopyReader::default().read(&stream, |event| events.push(event))?;
+    Some(events)
+}
+
 fn number(field: Option<&[u8]>) -> Option<i64> {
     Some(i64::from_be_bytes(field?.try_into().ok()?))
 }

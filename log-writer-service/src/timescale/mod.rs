@@ -34,6 +34,8 @@ mod status;
 mod warnings;
 mod write;
 
+#[cfg(any(test, feature = "targets"))]
+pub(crate) use self::copy_out::read_encoded;
 pub use self::{
     books::Books,
     claim::{ClaimOrder, ClaimRequest},

@@ -76,6 +76,16 @@ pub(super) fn read_deleted(body: &[u8], sent: usize) -> Result<Vec<(u16, String)
     read(body, sent, |outcome| (outcome.status, outcome.error_type.to_owned()))
 }
 
+/// A whole answer to documents that were sent to be created, whatever its status.
+#[cfg(any(test, feature = "targets"))]
+pub(crate) fn read_answer(status: u16, body: &[u8], sent: usize) -> Result<Vec<Verdict>, BulkFailure> {
+    if status == 200 {
+        read_created(body, sent)
+    } else {
+        Err(super::verdict::judge_request(status, super::error::read_refusal(body)))
+    }
+}
+
 fn read<T>(body: &[u8], sent: usize, mut judge: impl FnMut(&Outcome<'_>) -> T) -> Result<Vec<T>, BulkFailure> {
     // The error's own text would quote the answer, and the answer documents.
     let answer: Answer<'_> = serde_json::from_slice(body).map_err(|error| {
