@@ -2,7 +2,7 @@
 //!
 //! In the order of an event's way: what is taken and stored (`recordings`, `odd_events`), how requests are answered (`answers`),
 //! when documents can be found (`searchable`) and changed (`replaced`), what a crash or an absent store costs (`crashes`), and what the
-//! service makes of the cluster's templates (`templates`), who gets in (`credentials`, `tls`), the other commands
+//! service makes of the cluster's templates (`templates`), who gets in (`credentials`, `tls`), what the database's roles may do (`roles`), the other commands
 //! (`commands`), questions about what is stored (`questions`), and what Vector's own programs send (`vector_programs`). `fake_is_real` holds the fake of the system suite to what
 //! the real server does.
 #![expect(
@@ -23,6 +23,7 @@ mod odd_events;
 mod questions;
 mod recordings;
 mod replaced;
+mod roles;
 mod searchable;
 mod templates;
 mod tls;

@@ -1,6 +1,7 @@
 //! Support for the suites: real stores, the real binary, faults on demand, and what must hold after each test.
 //!
-//! In the order a test meets them: [`stack`] (a database and a data stream of its own), [`fake_elasticsearch`] and
+//! In the order a test meets them: [`stack`] (a database and a data stream of its own) and [`roles`]
+//! (a database whose service is not its owner), [`fake_elasticsearch`] and
 //! [`proxy`] (faults), [`service`] (the binary as a child process), [`client`] (bytes as they are sent),
 //! [`recordings`] (a real Vector's requests) and [`expectation`] (what must be stored of them), [`conditions`]
 //! (waiting), then [`rows`], [`search`] and [`invariants`] (what both stores hold).
@@ -21,6 +22,7 @@ pub mod fake_elasticsearch;
 pub mod invariants;
 pub mod proxy;
 pub mod recordings;
+pub mod roles;
 pub mod rows;
 pub mod search;
 pub mod service;

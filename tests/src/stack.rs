@@ -33,12 +33,19 @@ impl Database {
     /// # Panics
     /// If the variable is missing or the server does not answer.
     pub async fn create() -> Self {
-        let admin_url = required("TEST_DATABASE_URL", "a PostgreSQL server with TimescaleDB");
         let name = format!("lwtest_{}", random_word());
-        let statement = format!("create database {name}");
-        on_server(&admin_url, &statement)
-            .await
-            .unwrap_or_else(|error| panic!("cannot create a database on the server of TEST_DATABASE_URL: {error}"));
+        run_as_admin(&format!("create database {name}")).await;
+        Self::adopt(&name)
+    }
+
+    /// Takes over one that is there: dropped just the same.
+    ///
+    /// # Panics
+    /// If the variable is missing.
+    #[must_use]
+    pub fn adopt(name: &str) -> Self {
+        let admin_url = required("TEST_DATABASE_URL", "a PostgreSQL server with TimescaleDB");
+        let name = name.to_owned();
         let url = with_database(&admin_url, &name);
         let pool = PgPoolOptions::new()
             .max_connections(4)
@@ -219,6 +226,17 @@ pub fn random_word() -> String {
     word
 }
 
+/// Runs a statement on the server of `TEST_DATABASE_URL`, as its superuser.
+///
+/// # Panics
+/// If it fails.
+pub async fn run_as_admin(statement: &str) {
+    let url = required("TEST_DATABASE_URL", "a PostgreSQL server with TimescaleDB");
+    on_server(&url, statement)
+        .await
+        .unwrap_or_else(|error| panic!("{statement} on the server of TEST_DATABASE_URL: {error}"));
+}
+
 async fn on_server(url: &str, statement: &str) -> Result<(), sqlx::Error> {
     let pool = PgPoolOptions::new().max_connections(1).connect(url).await?;
     sqlx::query(statement).execute(&pool).await?;
@@ -242,7 +260,7 @@ fn address_of(url: &str, default_port: u16) -> String {
 }
 
 /// Runs clean-up to its end from `drop`, inside a runtime or not; a failure there only prints if the test fails already.
-fn in_a_thread(work: impl Future<Output = ()> + Send + 'static) {
+pub(crate) fn in_a_thread(work: impl Future<Output = ()> + Send + 'static) {
     let thread = std::thread::spawn(move || {
         tokio::runtime::Builder::new_current_thread()
             .enable_all()

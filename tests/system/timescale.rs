@@ -22,6 +22,7 @@ mod timescale_outbox;
 mod timescale_plans;
 mod timescale_poison;
 mod timescale_questions;
+mod timescale_roles;
 mod timescale_search;
 mod timescale_stats;
 mod timescale_vanished;

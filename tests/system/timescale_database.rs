@@ -64,7 +64,10 @@ pub(crate) async fn with_empty_database(test: impl AsyncFnOnce(&TestDatabase)) {
         .await
         .expect("a database can be created");
 
-    let settings = settings(&options, &server, &name);
+    assert!(!options.get_host().is_empty(), "TEST_DATABASE_URL names a host");
+    let mut url = url::Url::parse(&server).expect("TEST_DATABASE_URL is a URL");
+    url.set_path(&name);
+    let settings = settings(url.as_str());
     let pool = connect_pool(&settings).await.expect("the pool is made");
     let database = TestDatabase {
         outbox: Outbox::new(pool.clone()),
@@ -82,10 +85,8 @@ pub(crate) async fn with_empty_database(test: impl AsyncFnOnce(&TestDatabase)) {
     }
 }
 
-fn settings(options: &PgConnectOptions, server: &str, name: &str) -> Database {
-    let mut url = url::Url::parse(server).expect("TEST_DATABASE_URL is a URL");
-    url.set_path(name);
-    assert!(!options.get_host().is_empty(), "TEST_DATABASE_URL names a host");
+/// Settings of a database that is there.
+pub(crate) fn settings(url: &str) -> Database {
     toml::from_str(&format!(
         r#"
         url = "{url}"

@@ -109,18 +109,14 @@ async fn fold_books(pool: &PgPool) -> Result<u64, StoreError> {
 /// Makes the next chunk shortly before it is needed: making one serialises all writers for a transaction.
 async fn make_next_chunk(pool: &PgPool) -> Result<bool, StoreError> {
     let attempted = "make the next chunk ahead";
-    let query = sqlx::query_scalar(include_str!("sql/make_next_chunk.sql"));
-    let made: Result<Option<bool>, StoreError> = on_pool(pool, ANSWER_TIMEOUT, attempted, async |connection| {
-        query
-            .fetch_optional(connection)
-            .await
-            .map_err(StoreError::during(attempted))
+    let query = sqlx::query_scalar("select log_writer.make_next_chunk()");
+    let made: Result<bool, StoreError> = on_pool(pool, ANSWER_TIMEOUT, attempted, async |connection| {
+        query.fetch_one(connection).await.map_err(StoreError::during(attempted))
     })
     .await;
     match made {
-        Ok(made) => Ok(made.unwrap_or(false)),
-        // Refused by the Apache edition, or a right we need not have: the first writer makes it.
+        // It calls what is internal to TimescaleDB: where that is refused, the first writer makes the chunk.
         Err(error) if error.kind() == StoreErrorKind::Setup => Ok(false),
-        Err(error) => Err(error),
+        made => made,
     }
 }

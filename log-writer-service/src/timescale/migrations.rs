@@ -116,6 +116,13 @@ async fn migrate_locked(connection: &mut PgConnection, settings: &Database) -> R
         .await
         .map_err(StoreError::from_migration)?;
     let applied = apply_missing(connection).await.map_err(StoreError::from_migration)?;
+    // At every run, so that one that was killed after its last migration is made up for.
+    execute(
+        connection,
+        "give roles their rights",
+        "select log_writer.apply_rights()",
+    )
+    .await?;
     Ok(MigrationReport {
         already_there: MIGRATOR.iter().count() - applied.len(),
         applied,
@@ -181,12 +188,7 @@ async fn ensure_extension(connection: &mut PgConnection) -> Result<Versions, Sto
         ));
     };
     if installed.is_none() {
-        execute(
-            connection,
-            "create the extension timescaledb",
-            "create extension timescaledb",
-        )
-        .await?;
+        create_extension(connection).await?;
     }
     let row = sqlx::query(
         "select current_setting('server_version') as postgres, extversion, extnamespace::regnamespace::text as schema,
@@ -204,6 +206,20 @@ async fn ensure_extension(connection: &mut PgConnection) -> Result<Versions, Sto
         extension_schema: text("schema")?.trim_matches('"').to_owned(),
         edition: Edition::from_license(license.as_deref()),
     })
+}
+
+/// It is a trusted extension: who may create in the database may create it.
+async fn create_extension(connection: &mut PgConnection) -> Result<(), StoreError> {
+    let attempted = "create the extension timescaledb";
+    match execute(connection, attempted, "create extension timescaledb").await {
+        Err(error) if error.sqlstate() == Some("42501") => Err(StoreError::own(
+            StoreErrorKind::Setup,
+            attempted,
+            "this role may not: run `create extension timescaledb` in this database as superuser or as owner of the \
+             database, then migrate again",
+        )),
+        done => done,
+    }
 }
 
 async fn execute(connection: &mut PgConnection, attempted: &'static str, sql: &str) -> Result<(), StoreError> {
