@@ -79,16 +79,23 @@ impl Sender {
         self.resend(body).await;
     }
 
+    /// Sends a request of a kind until it is taken; the request, if the process died before.
+    pub(super) async fn send(&mut self, kind: Kind) -> Option<Body> {
+        let body = Body::new(kind, &self.shared);
+        if self.send_while_alive(&body).await {
+            self.note(&body);
+            return None;
+        }
+        Some(body)
+    }
+
     /// Sends one request after another, each once what came before is delivered, until the process dies; what it had not
     /// acknowledged by then.
     pub(super) async fn send_until_death(&mut self, kind: Kind) -> Option<Body> {
         let started = std::time::Instant::now();
         loop {
             assert!(started.elapsed() < SOON, "the point was not reached in {SOON:?}");
-            let body = Body::new(kind, &self.shared);
-            if self.send_while_alive(&body).await {
-                self.note(&body);
-            } else {
+            if let Some(body) = self.send(kind).await {
                 return Some(body);
             }
             if self.delivered_or_dead().await {
