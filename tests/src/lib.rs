@@ -4,7 +4,7 @@
 //! (a database whose service is not its owner), [`fake_elasticsearch`] and
 //! [`proxy`] (faults), [`service`] (the binary as a child process), [`client`] (bytes as they are sent),
 //! [`recordings`] (a real Vector's requests) and [`expectation`] (what must be stored of them), [`conditions`]
-//! (waiting), then [`rows`], [`search`] and [`invariants`] (what both stores hold).
+//! (waiting), then [`rows`], [`search`] and [`invariants`] (what both stores hold). [`conservation`] puts all of it together.
 #![expect(
     clippy::expect_used,
     clippy::panic,
@@ -17,6 +17,7 @@
 
 pub mod client;
 pub mod conditions;
+pub mod conservation;
 pub mod expectation;
 pub mod fake_elasticsearch;
 pub mod invariants;

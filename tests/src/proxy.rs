@@ -1,6 +1,12 @@
-//! A TCP proxy on loopback that can refuse, reset, stall, or cut the answer after some bytes.
+//! A TCP proxy on loopback that can refuse, reset, stall, slow down, or cut an answer: after some bytes, or to a certain
+//! question.
 
-use std::{io, net::SocketAddr};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -22,6 +28,10 @@ pub enum Mode {
     Stall,
     /// Passes requests on whole and cuts the connection after this many bytes of the answer.
     CutAnswerAfter(usize),
+    /// Passes everything on until a request has these bytes in it; cuts the connection when its answer begins.
+    CutAnswerTo(&'static str),
+    /// Passes everything on, each piece of a request after this pause.
+    Slow(Duration),
 }
 
 /// A running proxy; ends when dropped.
@@ -74,7 +84,7 @@ async fn serve(client: TcpStream, target: String, mut mode: watch::Receiver<Mode
         Mode::Stall => {
             let _changed = mode.changed().await;
         }
-        Mode::Forward | Mode::CutAnswerAfter(_) => {
+        Mode::Forward | Mode::CutAnswerAfter(_) | Mode::CutAnswerTo(_) | Mode::Slow(_) => {
             let answer_max = if let Mode::CutAnswerAfter(bytes) = now {
                 bytes
             } else {
@@ -85,8 +95,9 @@ async fn serve(client: TcpStream, target: String, mut mode: watch::Receiver<Mode
             };
             let (mut client_read, mut client_write) = client.into_split();
             let (mut server_read, mut server_write) = server.into_split();
-            let up = tokio::io::copy(&mut client_read, &mut server_write);
-            let down = copy_some(&mut server_read, &mut client_write, answer_max);
+            let asked = AtomicBool::new(false);
+            let up = copy_requests(&mut client_read, &mut server_write, now, &asked);
+            let down = copy_some(&mut server_read, &mut client_write, answer_max, &asked);
             tokio::select! {
                 _ = up => {}
                 _ = down => {}
@@ -100,15 +111,45 @@ async fn serve(client: TcpStream, target: String, mut mode: watch::Receiver<Mode
     }
 }
 
+/// Passes requests on; notes in `asked` when the one whose answer is to be cut comes by.
+async fn copy_requests(
+    from: &mut (impl AsyncReadExt + Unpin),
+    to: &mut (impl AsyncWriteExt + Unpin),
+    mode: Mode,
+    asked: &AtomicBool,
+) -> io::Result<()> {
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let read = from.read(&mut buffer).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        let piece = &buffer[..read];
+        if let Mode::Slow(pause) = mode {
+            tokio::time::sleep(pause).await;
+        }
+        if let Mode::CutAnswerTo(question) = mode
+            && piece.windows(question.len()).any(|bytes| bytes == question.as_bytes())
+        {
+            asked.store(true, Ordering::Relaxed);
+        }
+        to.write_all(piece).await?;
+    }
+}
+
 async fn copy_some(
     from: &mut (impl AsyncReadExt + Unpin),
     to: &mut (impl AsyncWriteExt + Unpin),
     mut left: usize,
+    cut_now: &AtomicBool,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 16 * 1024];
     loop {
         // Read first, also when nothing is to pass: an answer that begins tells that the request has arrived whole.
         let read = from.read(&mut buffer).await?;
+        if cut_now.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let passed = read.min(left);
         to.write_all(&buffer[..passed]).await?;
         left -= passed;
@@ -126,6 +167,8 @@ fn reset(stream: TcpStream) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::{Mode, Proxy};
     use crate::{fake_elasticsearch::FakeElasticsearch, search::Search};
 
@@ -139,6 +182,7 @@ mod tests {
             Mode::Reset,
             Mode::CutAnswerAfter(0),
             Mode::CutAnswerAfter(40),
+            Mode::CutAnswerTo("GET /"),
         ] {
             proxy.set(mode);
             let before = fake.requests().len();
@@ -147,9 +191,16 @@ mod tests {
                 "{mode:?} gives no whole answer"
             );
             let arrived = fake.requests().len() - before;
-            assert_eq!(arrived > 0, matches!(mode, Mode::CutAnswerAfter(_)), "{mode:?}");
-            proxy.set(Mode::Forward);
-            through().ok("GET", "/", None).await;
+            let passes = matches!(mode, Mode::CutAnswerAfter(_) | Mode::CutAnswerTo(_));
+            assert_eq!(arrived > 0, passes, "{mode:?}");
+            for passing in [
+                Mode::Forward,
+                Mode::CutAnswerTo("never asked"),
+                Mode::Slow(Duration::from_millis(1)),
+            ] {
+                proxy.set(passing);
+                through().ok("GET", "/", None).await;
+            }
         }
     }
 }

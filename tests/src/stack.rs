@@ -33,9 +33,20 @@ impl Database {
     /// # Panics
     /// If the variable is missing or the server does not answer.
     pub async fn create() -> Self {
+        Self::create_on(&required("TEST_DATABASE_URL", "a PostgreSQL server with TimescaleDB")).await
+    }
+
+    /// Creates an empty database on another server, by its superuser's URL.
+    ///
+    /// # Panics
+    /// If the server does not answer.
+    pub async fn create_on(admin_url: &str) -> Self {
         let name = format!("lwtest_{}", random_word());
-        run_as_admin(&format!("create database {name}")).await;
-        Self::adopt(&name)
+        let statement = format!("create database {name}");
+        on_server(admin_url, &statement)
+            .await
+            .unwrap_or_else(|error| panic!("cannot create a database on the server of the tests: {error}"));
+        Self::of(admin_url, &name)
     }
 
     /// Takes over one that is there: dropped just the same.
@@ -45,15 +56,19 @@ impl Database {
     #[must_use]
     pub fn adopt(name: &str) -> Self {
         let admin_url = required("TEST_DATABASE_URL", "a PostgreSQL server with TimescaleDB");
+        Self::of(&admin_url, name)
+    }
+
+    fn of(admin_url: &str, name: &str) -> Self {
         let name = name.to_owned();
-        let url = with_database(&admin_url, &name);
+        let url = with_database(admin_url, &name);
         let pool = PgPoolOptions::new()
             .max_connections(4)
             .connect_lazy(&url)
             .expect("TEST_DATABASE_URL is no PostgreSQL URL");
         Self {
             name,
-            admin_url,
+            admin_url: admin_url.to_owned(),
             url,
             pool,
         }
@@ -170,10 +185,18 @@ impl Stream {
     #[must_use]
     pub fn with(templates: Templates) -> Self {
         let url = required("TEST_ELASTICSEARCH_URL", "an Elasticsearch 8 or 9");
+        let mut stream = Self::on(&url);
+        stream.templates = Some(templates);
+        stream
+    }
+
+    /// A random tenant on a cluster of the test's own.
+    #[must_use]
+    pub fn on(url: &str) -> Self {
         Self {
             tenant: format!("t{}", random_word()),
-            search: Search::new(&url),
-            templates: Some(templates),
+            search: Search::new(url),
+            templates: None,
         }
     }
 
@@ -207,7 +230,7 @@ impl Drop for Stream {
 }
 
 /// The value of a variable that `make test` sets.
-fn required(variable: &str, what: &str) -> String {
+pub(crate) fn required(variable: &str, what: &str) -> String {
     #[expect(
         clippy::disallowed_methods,
         reason = "the suites are configured by these variables alone"

@@ -29,6 +29,11 @@ impl Delivery {
             .positions(|document| document.is_open() && rows.get(document.row).is_some_and(Claim::may_have_been_sent));
         let copies = self.keep_one_copy(claim, &asked, &indices).await?;
         claim.write_index = indices.into_iter().next_back();
+        let (in_older, in_newest): (Vec<_>, Vec<_>) = copies
+            .iter()
+            .flatten()
+            .partition(|copy| Some(&*copy.index) != claim.write_index.as_deref());
+        metric::looked_up(in_older.len(), in_newest.len(), copies.len());
         for (position, copy) in asked.into_iter().zip(copies) {
             let Some(copy) = copy else { continue };
             let progress = if claim.replaces(position) {

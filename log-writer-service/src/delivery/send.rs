@@ -55,6 +55,9 @@ impl Delivery {
             let begun = Instant::now();
             let result = self.client.bulk(&body).await;
             metric::bulk_finished(begun.elapsed(), positions.len());
+            if let Err(failure) = &result {
+                metric::bulk_failed(failure);
+            }
             failpoint!("delivery::after_bulk");
             match result {
                 Ok(verdicts) => {

@@ -114,7 +114,9 @@ impl Worker {
             delivery.gate.nothing_to_probe();
             return Ok(false);
         }
-        metric::claimed(rows.iter().filter(|row| row.attempts > 1).count(), rows.len());
+        let later = rows.iter().filter(|row| row.attempts > 1).count();
+        let taken_over = rows.iter().filter(|row| row.taken_over).count();
+        metric::claimed(later, taken_over, rows.len());
         if let Some(row) = rows.first() {
             delivery.gate.probe_stream(&row.target, now);
         }

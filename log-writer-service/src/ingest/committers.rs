@@ -212,15 +212,15 @@ impl CommitterTask {
         };
         match error.kind() {
             StoreErrorKind::Unavailable | StoreErrorKind::Setup => return self.unavailable(vec![queued], &error),
-            StoreErrorKind::LockTimeout => self.lanes.late.put_last(queued),
+            StoreErrorKind::LockTimeout => self.put_late(queued, &error),
             // A slow PostgreSQL is no fault of the body: it has until its deadline, and those behind it can be withdrawn.
             StoreErrorKind::Timeout => {
-                self.lanes.late.put_last(queued);
+                self.put_late(queued, &error);
                 return Attempt::Unavailable;
             }
-            StoreErrorKind::Data if self.kind == LaneKind::Normal => self.lanes.late.put_last(queued),
+            StoreErrorKind::Data if self.kind == LaneKind::Normal => self.put_late(queued, &error),
             StoreErrorKind::Conflict => {
-                self.lanes.late.put_last(queued);
+                self.put_late(queued, &error);
                 tokio::time::sleep(PAUSE.0).await;
             }
             StoreErrorKind::Data | StoreErrorKind::Other => {
@@ -230,7 +230,7 @@ impl CommitterTask {
                 queued.failures_alone += 1;
                 if queued.failures_alone < FAILURES_ALONE_MAX {
                     // With a pause: what fails now may pass in a moment.
-                    self.lanes.late.put_last(queued);
+                    self.put_late(queued, &error);
                     return Attempt::Unavailable;
                 }
                 return self.give_up(slot, queued, &error, alike).await;
@@ -295,8 +295,16 @@ impl CommitterTask {
         });
         let Some(culprit) = culprit else { return false };
         tracing::debug!(%error, "a row was refused; its request goes to the late lane");
-        self.lanes.late.put_last(batch.remove(culprit));
+        self.put_late(batch.remove(culprit), error);
         true
+    }
+
+    /// Puts a request that can't be committed now at the end of the late lane.
+    fn put_late(&self, queued: Queued, error: &StoreError) {
+        if self.kind == LaneKind::Normal {
+            metric::late(error.kind().as_str());
+        }
+        self.lanes.late.put_last(queued);
     }
 
     /// The late lane met a lock: its request goes to the end, the others have their turn.
@@ -346,6 +354,7 @@ impl CommitterTask {
             .catch_unwind()
             .await;
         metric::commit_finished(begun.elapsed(), rows);
+        metric::met(&committer.take_met());
         result.unwrap_or_else(|_| {
             tracing::error!(event.count = rows, "the commit panicked");
             Err(StoreError::panicked())

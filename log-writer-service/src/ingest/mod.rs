@@ -43,6 +43,7 @@ use crate::{
     elasticsearch::Targets,
     event::{Digest, InvalidAliases, Timestamp},
     shutdown::Tasks,
+    telemetry::metric,
     timescale::Receipt,
 };
 
@@ -260,6 +261,7 @@ impl Ingestor {
             reservation,
         };
         if is_late {
+            metric::late("old");
             self.lanes.late.push(queued);
         } else {
             self.lanes.normal.push(queued);

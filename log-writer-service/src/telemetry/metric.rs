@@ -6,8 +6,8 @@ use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gau
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::{
-    elasticsearch::Verdict,
-    timescale::{Backlog, Books, LetterTotals, StoreErrorKind},
+    elasticsearch::{BulkFailure, Verdict},
+    timescale::{Backlog, Books, LetterTotals, Met, StoreErrorKind},
 };
 
 /// Upper bounds of the duration histograms, in seconds.
@@ -60,12 +60,46 @@ fn describe() {
         "log_writer_commit_failures_total",
         "Commit attempts that failed, by kind."
     );
+    describe_counter!(
+        "log_writer_digests_known_total",
+        "Requests that a digest showed to be committed before."
+    );
+    describe_counter!(
+        "log_writer_staged_copies_total",
+        "COPYs that met a key that exists and went through the staging table."
+    );
+    describe_counter!(
+        "log_writer_rows_refused_total",
+        "Rows that PostgreSQL refused, found by bisection: dead letters, once the transaction is committed."
+    );
+    describe_counter!(
+        "log_writer_commit_outcomes_unknown_total",
+        "COMMITs sent and not answered; the same requests are tried again."
+    );
+    describe_counter!(
+        "log_writer_late_lane_requests_total",
+        "Requests sent to the late lane, by reason: old events, or why the normal lane could not commit them."
+    );
+    describe_delivery();
+    describe_database();
+}
+
+/// What happens on the way to Elasticsearch.
+fn describe_delivery() {
     describe_histogram!("log_writer_bulk_duration_seconds", "Time of one _bulk request.");
     describe_counter!("log_writer_bulk_documents_total", "Documents sent in _bulk requests.");
     describe_counter!("log_writer_bulk_items_total", "Verdicts on documents, by outcome.");
     describe_counter!(
+        "log_writer_bulk_failures_total",
+        "_bulk requests that failed as a whole, by status, or unanswered or miscounted."
+    );
+    describe_counter!(
         "log_writer_claims_total",
         "Outbox rows claimed, by attempt: first or later."
+    );
+    describe_counter!(
+        "log_writer_claims_taken_over_total",
+        "Outbox rows claimed whose lease, held by another process, had ended."
     );
     describe_counter!(
         "log_writer_claims_lost_total",
@@ -73,13 +107,16 @@ fn describe() {
     );
     describe_counter!(
         "log_writer_lookups_total",
-        "Claims whose documents were looked up in older backing indices."
+        "Claims whose documents were looked up before they were sent."
+    );
+    describe_counter!(
+        "log_writer_lookup_documents_total",
+        "Documents looked up, by where they were: older_index, write_index, absent."
     );
     describe_counter!(
         "log_writer_doubles_removed_total",
         "Second copies in Elasticsearch that were removed."
     );
-    describe_database();
 }
 
 /// What stands in the database, the same from every replica.
@@ -129,6 +166,23 @@ pub(crate) fn commit_finished(elapsed: Duration, rows: usize) {
     counter!("log_writer_commit_events_total").increment(count(rows));
 }
 
+/// What a commit attempt met, successful or not.
+pub(crate) fn met(met: &Met) {
+    for (name, times) in [
+        ("log_writer_digests_known_total", met.digests_known),
+        ("log_writer_staged_copies_total", met.staged),
+        ("log_writer_rows_refused_total", met.rows_refused),
+        ("log_writer_commit_outcomes_unknown_total", met.outcomes_unknown),
+    ] {
+        counter!(name).increment(times);
+    }
+}
+
+/// A request was sent to the late lane.
+pub(crate) fn late(reason: &'static str) {
+    counter!("log_writer_late_lane_requests_total", "reason" => reason).increment(1);
+}
+
 /// A commit attempt failed.
 pub(crate) fn commit_failed(kind: StoreErrorKind) {
     counter!("log_writer_commit_failures_total", "kind" => kind.as_str()).increment(1);
@@ -138,6 +192,20 @@ pub(crate) fn commit_failed(kind: StoreErrorKind) {
 pub(crate) fn bulk_finished(elapsed: Duration, documents: usize) {
     histogram!("log_writer_bulk_duration_seconds").record(elapsed);
     counter!("log_writer_bulk_documents_total").increment(count(documents));
+}
+
+/// A `_bulk` failed as a whole.
+pub(crate) fn bulk_failed(failure: &BulkFailure) {
+    let kind = match failure {
+        BulkFailure::TooLarge => "413".to_owned(),
+        BulkFailure::WholeRequest { status, .. }
+        | BulkFailure::Busy { status }
+        | BulkFailure::Forbidden { status, .. } => status.to_string(),
+        BulkFailure::Blocked => "403".to_owned(),
+        BulkFailure::Unanswered(_) => "unanswered".to_owned(),
+        BulkFailure::Miscounted { .. } => "miscounted".to_owned(),
+    };
+    counter!("log_writer_bulk_failures_total", "kind" => kind).increment(1);
 }
 
 /// One document got its verdict.
@@ -153,8 +221,9 @@ pub(crate) fn verdict(verdict: &Verdict) {
     counter!("log_writer_bulk_items_total", "outcome" => outcome).increment(1);
 }
 
-/// Outbox rows were claimed, `later` of them not for the first time.
-pub(crate) fn claimed(later: usize, all: usize) {
+/// Outbox rows were claimed, `later` of them not for the first time, `taken_over` from another process.
+pub(crate) fn claimed(later: usize, taken_over: usize, all: usize) {
+    counter!("log_writer_claims_taken_over_total").increment(count(taken_over));
     counter!("log_writer_claims_total", "attempt" => "first").increment(count(all - later));
     counter!("log_writer_claims_total", "attempt" => "later").increment(count(later));
 }
@@ -164,9 +233,15 @@ pub(crate) fn claims_lost(claims: usize) {
     counter!("log_writer_claims_lost_total").increment(count(claims));
 }
 
-/// Documents of a claim were looked up.
-pub(crate) fn lookup() {
-    counter!("log_writer_lookups_total").increment(1);
+/// Documents of a claim were looked up: so many were in an older backing index, in the one written to, and asked for.
+pub(crate) fn looked_up(in_older: usize, in_newest: usize, all: usize) {
+    for (outcome, documents) in [
+        ("older_index", in_older),
+        ("write_index", in_newest),
+        ("absent", all - in_older - in_newest),
+    ] {
+        counter!("log_writer_lookup_documents_total", "outcome" => outcome).increment(count(documents));
+    }
 }
 
 /// Second copies were removed.

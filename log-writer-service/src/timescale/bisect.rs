@@ -62,6 +62,7 @@ pub(super) async fn store_rows(
             Err(error) if bisect && error.kind() == StoreErrorKind::Data => {
                 failpoint!("commit::in_bisection");
                 if range.len() == 1 {
+                    session.met.rows_refused += 1;
                     exceptions.push(Exception {
                         row: next,
                         outcome: refused(&error),

@@ -16,7 +16,7 @@ use super::{
     outbox_plan::RowLimits,
     pool::{self, COMMITTER_NAME},
     warnings::Warnings,
-    write::{self, CommitMode, Context, Part, Receipt, Session, WriteRequest, commit_parts},
+    write::{self, CommitMode, Context, Met, Part, Receipt, Session, WriteRequest, commit_parts},
 };
 use crate::config::Database;
 
@@ -33,6 +33,7 @@ pub struct Committer {
     alone: CommitMode,
     warnings: Warnings,
     session: Option<Session>,
+    met: Met,
 }
 
 impl Committer {
@@ -58,6 +59,7 @@ impl Committer {
             },
             warnings: Warnings::new(),
             session: None,
+            met: Met::default(),
         };
         committer.session = Some(committer.open_session().await?);
         Ok(committer)
@@ -171,6 +173,11 @@ impl Committer {
         self.ended(session, outcome).await
     }
 
+    /// What the transactions since the last call met, committed or not.
+    pub fn take_met(&mut self) -> Met {
+        std::mem::take(&mut self.met)
+    }
+
     /// Does what a commit does, with nothing to commit: a connection, our rights and the table are there.
     ///
     /// # Errors
@@ -202,6 +209,11 @@ impl Committer {
 
     /// Keeps the connection if it is known to be clean after a transaction that ended like this.
     async fn ended<T>(&mut self, mut session: Session, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
+        let met = std::mem::take(&mut session.met);
+        self.met.digests_known += met.digests_known;
+        self.met.staged += met.staged;
+        self.met.rows_refused += met.rows_refused;
+        self.met.outcomes_unknown += met.outcomes_unknown;
         let clean = match &outcome {
             Ok(_) => true,
             Err(error) => error.kind().keeps_connection() && roll_back(&mut session).await,
@@ -225,6 +237,7 @@ impl Committer {
             connection,
             staging_made: false,
             scratch: Vec::new(),
+            met: Met::default(),
         })
     }
 }

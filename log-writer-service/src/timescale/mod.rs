@@ -56,5 +56,5 @@ pub use self::{
     questions::{Question, Questions, Rows},
     settle::{IndexRefusal, Rest, Settlement},
     status::{Edition, StoreStatus},
-    write::{CommitMode, Receipt, Source, WriteRequest},
+    write::{CommitMode, Met, Receipt, Source, WriteRequest},
 };

@@ -67,6 +67,8 @@ pub struct OutboxRow {
     pub open: Option<Vec<(Uuid, Timestamp)>>,
     /// How often it was claimed, this claim included.
     pub attempts: i32,
+    /// Whether another process held it when its lease ended.
+    pub taken_over: bool,
 }
 
 impl OutboxRow {
@@ -92,6 +94,7 @@ impl OutboxRow {
             kind: WorkKind::from_column(row.try_get("kind")?),
             open,
             attempts: row.try_get("attempts")?,
+            taken_over: row.try_get("taken_over")?,
         })
     }
 }

@@ -27,6 +27,7 @@ pub(super) async fn store_through_staging(
     range: Range<usize>,
 ) -> Result<Vec<Exception>, StoreError> {
     let attempted = "store rows through staging";
+    session.met.staged += 1;
     // Columns by name: `like application_logs` would need the right to read it.
     let prepare = if session.staging_made {
         "truncate log_writer_staging"

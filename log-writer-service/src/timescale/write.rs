@@ -94,6 +94,19 @@ pub struct CommitMode {
     pub bisect: bool,
 }
 
+/// What a committer met that no receipt tells, in times or requests or rows; for metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Met {
+    /// Requests whose digest was known: a resend, or a twin of the same batch.
+    pub digests_known: u64,
+    /// COPYs that met a key that exists and went through the staging table.
+    pub staged: u64,
+    /// Rows that PostgreSQL refused, found by bisection.
+    pub rows_refused: u64,
+    /// Transactions whose COMMIT was sent and not answered.
+    pub outcomes_unknown: u64,
+}
+
 /// One request inside the transaction.
 pub(super) struct Part<'a> {
     pub(super) digest: Digest,
@@ -116,6 +129,7 @@ pub(super) struct Session {
     pub(super) connection: PgConnection,
     pub(super) staging_made: bool,
     pub(super) scratch: Vec<u8>,
+    pub(super) met: Met,
 }
 
 /// Runs the transaction; receipts in the order of the parts.
@@ -130,6 +144,8 @@ pub(super) async fn commit_parts(
     begin(&mut session.connection, mode).await?;
     // 2
     let noted = digests::note_digests(&mut session.connection, parts).await?;
+    let known = noted.requests.iter().filter(|of_part| **of_part != Noted::New).count();
+    session.met.digests_known += u64::try_from(known).unwrap_or(u64::MAX);
     for (part, of_part) in parts.iter_mut().zip(&noted.requests) {
         if *of_part == Noted::New {
             part.rows.set_batch(noted.batch_id);
@@ -161,7 +177,13 @@ pub(super) async fn commit_parts(
     books::add_to_books(&mut session.connection, context.worker, &books).await?;
     // 5
     failpoint!("commit::before_commit");
-    commit(&mut session.connection, context.warnings).await?;
+    // Counted before and taken back after an answer: whoever drops this future in between leaves it counted.
+    session.met.outcomes_unknown += 1;
+    let committed = commit(&mut session.connection, context.warnings).await;
+    if committed.as_ref().err().is_none_or(|error| error.sqlstate().is_some()) {
+        session.met.outcomes_unknown -= 1;
+    }
+    committed?;
     failpoint!("commit::before_answer");
     Ok(receipts)
 }

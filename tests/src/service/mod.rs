@@ -186,10 +186,15 @@ impl Service {
         self.restart().await;
     }
 
-    /// Starts it again on the same port with the same settings and waits until it is ready.
-    pub async fn restart(&mut self) {
+    /// Starts it again on the same port with the same settings and waits for nothing: its stores may be away.
+    pub fn start_again(&mut self) {
         assert!(self.child.is_none(), "end the service before it is started again");
         self.spawn();
+    }
+
+    /// Starts it again on the same port with the same settings and waits until it is ready.
+    pub async fn restart(&mut self) {
+        self.start_again();
         self.until_alive().await;
         self.until_ready().await;
     }

@@ -36,7 +36,7 @@ chosen as materialized (
   limit 1
 ),
 free as materialized (
-  select o.id, o.batch_id, o.events, o.bytes
+  select o.id, o.batch_id, o.events, o.bytes, o.claimed_by
   from log_writer.outbox o
   where o.target = (select target from chosen) and o.next_attempt_at <= now()
   order by o.batch_id desc, o.id desc limit 256
@@ -45,6 +45,7 @@ free as materialized (
 counted as (
   select
     id,
+    claimed_by is distinct from $1 and claimed_by is not null as taken_over,
     row_number() over neighbours as place,
     sum(events) over neighbours as events,
     sum(bytes) over neighbours as bytes
@@ -56,6 +57,6 @@ claimed as (
   set claimed_by = $1, claimed_until = now() + $2, next_attempt_at = now() + $2, attempts = o.attempts + 1
   from counted c
   where o.id = c.id and (c.place = 1 or (c.events <= $3 and c.bytes <= $4))
-  returning o.*
+  returning o.*, c.taken_over
 )
 select * from claimed order by batch_id desc, id desc

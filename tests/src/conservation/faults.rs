@@ -1,0 +1,184 @@
+//! Breaks one thing for a while, and mends it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use super::{
+    arena::{Arena, Replica},
+    plan::{Fault, Planned},
+};
+use crate::proxy::Mode;
+
+/// Faults injected, by kind.
+#[derive(Debug, Default)]
+pub(super) struct Injected(Mutex<BTreeMap<Fault, u64>>);
+
+impl Injected {
+    fn count(&self, fault: Fault) {
+        *self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(fault)
+            .or_default() += 1;
+    }
+
+    pub(super) fn taken(&self) -> BTreeMap<Fault, u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Waits for the fault's time, breaks, waits for its length, mends. Whatever is broken is whole again when it returns.
+///
+/// Faults of one thing (a process, a connection, a server) wait for one another; those of different things overlap.
+pub(super) async fn inject(arena: &Arena, planned: &Planned, injected: &Injected) {
+    sleep(planned.begin).await;
+    let replica = &arena.replicas[planned.replica];
+    let happened = match planned.fault {
+        Fault::ReplicaKilled | Fault::ReplicaFrozen => {
+            break_process(replica, planned).await;
+            true
+        }
+        Fault::AnswerLost
+        | Fault::ClientsReset
+        | Fault::CommitAnswerLost
+        | Fault::PostgresCut
+        | Fault::PostgresStalled
+        | Fault::BulkAnswerLost
+        | Fault::ElasticsearchStalled
+        | Fault::ElasticsearchReset => {
+            break_connections(replica, planned).await;
+            true
+        }
+        Fault::BackendTerminated | Fault::PostgresRestarted | Fault::PostgresCrashed => {
+            break_postgres(arena, planned).await
+        }
+        Fault::ElasticsearchKilled => {
+            let _alone = arena.elasticsearch.lock().await;
+            arena.servers.kill_elasticsearch().await;
+            sleep(planned.length).await;
+            arena.servers.start_elasticsearch_again().await;
+            true
+        }
+        Fault::ReadOnly => block(arena, planned, "index.blocks.read_only").await,
+        Fault::FloodStage => block(arena, planned, "index.blocks.read_only_allow_delete").await,
+        Fault::RolloverInReplay => roll_over_in_replay(arena, replica, planned).await,
+        Fault::StricterMapping => make_mapping_stricter(arena, planned).await,
+    };
+    if happened {
+        injected.count(planned.fault);
+    }
+}
+
+async fn break_process(replica: &Replica, planned: &Planned) {
+    let mut process = replica.process.lock().await;
+    if planned.fault == Fault::ReplicaKilled {
+        replica.counters.look(replica.address).await;
+        process.kill();
+        replica.counters.next_process();
+        sleep(planned.length).await;
+        process.start_again();
+    } else {
+        process.signal("STOP");
+        sleep(planned.length).await;
+        process.signal("CONT");
+    }
+}
+
+async fn break_connections(replica: &Replica, planned: &Planned) {
+    let (door, mode) = match planned.fault {
+        Fault::AnswerLost => (&replica.from_clients, Mode::CutAnswerAfter(0)),
+        Fault::ClientsReset => (&replica.from_clients, Mode::Reset),
+        Fault::CommitAnswerLost => (&replica.to_postgres, Mode::CutAnswerTo("select; commit")),
+        Fault::PostgresCut => (&replica.to_postgres, Mode::CutAnswerAfter(planned.bytes)),
+        Fault::PostgresStalled => (&replica.to_postgres, Mode::Stall),
+        Fault::BulkAnswerLost => (&replica.to_elasticsearch, Mode::CutAnswerTo("/_bulk")),
+        Fault::ElasticsearchStalled => (&replica.to_elasticsearch, Mode::Stall),
+        _ => (&replica.to_elasticsearch, Mode::Reset),
+    };
+    door.with(mode, sleep(planned.length)).await;
+}
+
+async fn break_postgres(arena: &Arena, planned: &Planned) -> bool {
+    let _alone = arena.postgres.lock().await;
+    match planned.fault {
+        Fault::PostgresRestarted | Fault::PostgresCrashed => {
+            arena
+                .servers
+                .restart_postgres(planned.fault == Fault::PostgresCrashed)
+                .await;
+            true
+        }
+        _ => {
+            // One that works, if there is one.
+            let terminated = sqlx::query(
+                "select pg_terminate_backend(pid) from pg_stat_activity
+                 where datname = current_database() and pid <> pg_backend_pid() and application_name like 'log-writer%'
+                 order by state = 'active' desc, query_start desc limit 1",
+            )
+            .fetch_optional(arena.database.pool())
+            .await;
+            matches!(terminated, Ok(Some(_)))
+        }
+    }
+}
+
+/// Sets a block on all backing indices of the stream, and takes it away.
+async fn block(arena: &Arena, planned: &Planned, name: &str) -> bool {
+    let _alone = arena.elasticsearch.lock().await;
+    let path = format!("/{}/_settings", arena.stream.name());
+    if !put(arena, &path, &json!({ name: true })).await {
+        return false;
+    }
+    sleep(planned.length).await;
+    until_put(arena, &path, &json!({ name: null })).await;
+    true
+}
+
+/// Documents are applied without an answer; while they are looked up and sent again, slowly, the write index changes.
+async fn roll_over_in_replay(arena: &Arena, replica: &Replica, planned: &Planned) -> bool {
+    let _alone = arena.elasticsearch.lock().await;
+    let path = format!("/{}/_rollover", arena.stream.name());
+    let door = &replica.to_elasticsearch;
+    door.with(Mode::CutAnswerTo("/_bulk"), sleep(planned.length)).await;
+    let mut rolled_over = false;
+    let rollovers = async {
+        for _ in 0..4 {
+            let answer = arena.stream.search.call("POST", &path, None).await;
+            rolled_over |= matches!(answer, Ok((200, _)));
+            sleep(Duration::from_millis(250)).await;
+        }
+    };
+    door.with(Mode::Slow(Duration::from_millis(120)), rollovers).await;
+    rolled_over
+}
+
+/// The write indices of that time refuse what is nested deeper than three levels.
+async fn make_mapping_stricter(arena: &Arena, planned: &Planned) -> bool {
+    let _alone = arena.elasticsearch.lock().await;
+    let path = format!("/{}/_mapping", arena.stream.name());
+    let depth = |limit: u8| json!({ "properties": { "fields": { "type": "flattened", "ignore_above": 8191, "depth_limit": limit } } });
+    if !put(arena, &path, &depth(3)).await {
+        return false;
+    }
+    sleep(planned.length).await;
+    until_put(arena, &path, &depth(50)).await;
+    true
+}
+
+async fn put(arena: &Arena, path: &str, body: &Value) -> bool {
+    matches!(arena.stream.search.call("PUT", path, Some(body)).await, Ok((200, _)))
+}
+
+async fn until_put(arena: &Arena, path: &str, body: &Value) {
+    crate::conditions::eventually(path, crate::conditions::SOON, || async {
+        put(arena, path, body).await.then_some(())
+    })
+    .await;
+}

@@ -1,0 +1,177 @@
+//! A PostgreSQL and an Elasticsearch of the runs' own, which may be killed and started again at will.
+//!
+//! Started by the scripts that `TEST_TIMESCALEDB_START` and `TEST_ELASTICSEARCH_START` name; stopped and removed when
+//! dropped.
+
+use std::process::Command;
+
+use crate::{
+    search::Search,
+    stack::{random_word, required},
+};
+
+/// Both servers.
+#[derive(Debug)]
+pub struct Servers {
+    postgres: Server,
+    elasticsearch: Server,
+}
+
+/// A script that starts and stops a server, and what names the server.
+#[derive(Debug, Clone)]
+struct Script {
+    path: String,
+    named: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Server {
+    script: Script,
+    /// Arguments of every start.
+    settings: Vec<String>,
+    url: String,
+}
+
+/// Room for one `_bulk` at work and one that waits: more are answered 429.
+const ELASTICSEARCH: [&str; 4] = [
+    "--set",
+    "thread_pool.write.size=1",
+    "--set",
+    "thread_pool.write.queue_size=1",
+];
+
+impl Servers {
+    /// Starts both.
+    ///
+    /// # Panics
+    /// If a variable is missing or a server does not start.
+    pub async fn start() -> Self {
+        let variable = |name: &str| required(name, "scripts that start servers");
+        let name = format!("{}-conservation-{}", variable("TEST_RUN"), random_word());
+        let postgres = Script {
+            path: variable("TEST_TIMESCALEDB_START"),
+            named: ["--name", &name, "--root", &variable("TEST_POSTGRES_ROOT")]
+                .map(str::to_owned)
+                .to_vec(),
+        };
+        let elasticsearch = Script {
+            path: variable("TEST_ELASTICSEARCH_START"),
+            named: ["--name", &name].map(str::to_owned).to_vec(),
+        };
+        let settings = ELASTICSEARCH.map(str::to_owned).to_vec();
+        let (postgres, elasticsearch) = tokio::join!(
+            Server::start(postgres, Vec::new()),
+            Server::start(elasticsearch, settings)
+        );
+        Self {
+            postgres,
+            elasticsearch,
+        }
+    }
+
+    /// Superuser's URL of PostgreSQL.
+    #[must_use]
+    pub fn postgres_url(&self) -> &str {
+        &self.postgres.url
+    }
+
+    /// URL of Elasticsearch.
+    #[must_use]
+    pub fn elasticsearch_url(&self) -> &str {
+        &self.elasticsearch.url
+    }
+
+    /// Asks Elasticsearch past the service.
+    #[must_use]
+    pub fn search(&self) -> Search {
+        Search::new(&self.elasticsearch.url)
+    }
+
+    /// Restarts PostgreSQL: `now` as after a crash, else with a shutdown that closes the connections.
+    pub async fn restart_postgres(&self, now: bool) {
+        let how: &[&str] = if now { &["--now"] } else { &[] };
+        self.postgres.script.run("stop", how).await;
+        self.postgres.start_again(&[]).await;
+    }
+
+    /// Ends Elasticsearch by SIGKILL.
+    pub async fn kill_elasticsearch(&self) {
+        let pid = field(&self.elasticsearch.script.run("status", &[]).await, "pid");
+        let killed = Command::new("kill").args(["-KILL", &pid]).status();
+        assert!(
+            killed.is_ok_and(|status| status.success()),
+            "cannot kill Elasticsearch, process {pid}"
+        );
+    }
+
+    /// Starts Elasticsearch again with the data that it has on disk.
+    pub async fn start_elasticsearch_again(&self) {
+        self.elasticsearch.start_again(&["--keep"]).await;
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        for (server, how) in [(&self.postgres, "--now"), (&self.elasticsearch, "--remove")] {
+            if let Err(problem) = server.script.call("stop", &[how.to_owned(), "--remove".to_owned()]) {
+                assert!(std::thread::panicking(), "{problem}");
+            }
+        }
+    }
+}
+
+impl Server {
+    async fn start(script: Script, settings: Vec<String>) -> Self {
+        let arguments: Vec<&str> = settings.iter().map(String::as_str).collect();
+        let told = script.run("start", &arguments).await;
+        let url = field(&told, "url");
+        Self { script, settings, url }
+    }
+
+    async fn start_again(&self, how: &[&str]) {
+        let port = reqwest::Url::parse(&self.url).ok().and_then(|url| url.port());
+        let port = port.expect("the URL of a server has a port").to_string();
+        let settings = self.settings.iter().map(String::as_str);
+        let arguments: Vec<&str> = ["--port", &port]
+            .into_iter()
+            .chain(settings)
+            .chain(how.iter().copied())
+            .collect();
+        self.script.run("start", &arguments).await;
+    }
+}
+
+impl Script {
+    /// Runs it off the runtime; what it prints.
+    async fn run(&self, action: &'static str, arguments: &[&str]) -> String {
+        let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let script = self.clone();
+        tokio::task::spawn_blocking(move || script.call(action, &arguments))
+            .await
+            .expect("a script is run to its end")
+            .unwrap_or_else(|problem| panic!("{problem}"))
+    }
+
+    fn call(&self, action: &str, arguments: &[String]) -> Result<String, String> {
+        let output = Command::new(&self.path)
+            .arg(action)
+            .args(&self.named)
+            .args(arguments)
+            .output()
+            .map_err(|error| format!("cannot run {}: {error}", self.path))?;
+        if output.status.success() {
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        } else {
+            let said = String::from_utf8_lossy(&output.stderr);
+            Err(format!("{} {action} ended with {}: {said}", self.path, output.status))
+        }
+    }
+}
+
+/// The value of a line `name=value`.
+fn field(told: &str, name: &str) -> String {
+    told.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+        .unwrap_or_else(|| panic!("no {name}= in {told:?}"))
+        .to_owned()
+}
