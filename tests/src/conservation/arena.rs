@@ -119,10 +119,10 @@ fn impatient(settings: Settings) -> Settings {
         ("elasticsearch.bulk_documents_max", "60"),
         ("database.batch_rows_max", "500"),
         ("database.connect_timeout", "2s"),
-        ("database.transaction_timeout", "4s"),
-        ("http.answer_timeout", "4s"),
-        ("http.body_bytes_max", "160KiB"),
-        ("http.inflight_bytes_max", "480KiB"),
+        ("database.transaction_timeout", "3s"),
+        ("http.answer_timeout", "2s"),
+        ("http.body_bytes_max", "72KiB"),
+        ("http.inflight_bytes_max", "320KiB"),
     ]
     .into_iter()
     .fold(settings, |settings, (key, value)| settings.set(key, value))

@@ -71,17 +71,18 @@ pub enum Kind {
     BrokenLines,
     /// A row that PostgreSQL refuses among good ones.
     Poison,
-    /// Nested so deep that a stricter mapping refuses some.
-    Deep,
+    /// Measurements under names that the mapping does not have: a full one refuses them.
+    NewNames,
     /// Many events.
     Large,
 }
 
 /// One of each at least; then by chance, the first ones more often.
-const KINDS: [Kind; 12] = [
+const KINDS: [Kind; 13] = [
     Kind::OwnIds,
     Kind::TimesOnly,
     Kind::Shared,
+    Kind::NewNames,
     Kind::OwnIds,
     Kind::TimesOnly,
     Kind::Shared,
@@ -89,7 +90,7 @@ const KINDS: [Kind; 12] = [
     Kind::Late,
     Kind::KeyedText,
     Kind::BrokenLines,
-    Kind::Deep,
+    Kind::NewNames,
     Kind::Large,
 ];
 
@@ -154,7 +155,7 @@ impl<'a> Author<'a> {
 
     fn body(&mut self, kind: Kind) -> Body {
         let count = match kind {
-            Kind::Large => self.rng.usize(150..=220),
+            Kind::Large => self.rng.usize(80..=110),
             _ => self.rng.usize(3..=50),
         };
         let mut events: Vec<Sent> = (0..count).map(|_| self.sent(kind)).collect();
@@ -224,8 +225,8 @@ impl<'a> Author<'a> {
                     Duration::ZERO
                 };
                 let (mut event, marker, id) = self.event_with_id(age);
-                if kind == Kind::Deep {
-                    event["deep"] = json!({ "a": { "b": { "c": { "d": { "e": self.rng.u32(..) } } } } });
+                if kind == Kind::NewNames {
+                    event["performance_metrics"][format!("new_{}", self.rng.u8(..))] = json!(1);
                 }
                 Sent {
                     marker,

@@ -15,6 +15,9 @@ use super::{
 };
 use crate::proxy::Mode;
 
+/// Pause of a slow connection before each piece of a request.
+const SLOW: Duration = Duration::from_millis(150);
+
 /// Faults injected, by kind.
 #[derive(Debug, Default)]
 pub(super) struct Injected(Mutex<BTreeMap<Fault, u64>>);
@@ -69,7 +72,7 @@ pub(super) async fn inject(arena: &Arena, planned: &Planned, injected: &Injected
         Fault::ReadOnly => block(arena, planned, "index.blocks.read_only").await,
         Fault::FloodStage => block(arena, planned, "index.blocks.read_only_allow_delete").await,
         Fault::RolloverInReplay => roll_over_in_replay(arena, replica, planned).await,
-        Fault::StricterMapping => make_mapping_stricter(arena, planned).await,
+        Fault::MappingFull => fill_mapping(arena, planned).await,
     };
     if happened {
         injected.count(planned.fault);
@@ -85,9 +88,15 @@ async fn break_process(replica: &Replica, planned: &Planned) {
         sleep(planned.length).await;
         process.start_again();
     } else {
-        process.signal("STOP");
-        sleep(planned.length).await;
-        process.signal("CONT");
+        // With its bulks on their way for longer than usual: a claim that is at work is what it must lose.
+        let freeze = async {
+            sleep(SLOW * 4).await;
+            process.signal("STOP");
+            sleep(planned.length).await;
+            process.signal("CONT");
+            sleep(SLOW * 4).await;
+        };
+        replica.to_elasticsearch.with(Mode::Slow(SLOW), freeze).await;
     }
 }
 
@@ -146,29 +155,34 @@ async fn roll_over_in_replay(arena: &Arena, replica: &Replica, planned: &Planned
     let _alone = arena.elasticsearch.lock().await;
     let path = format!("/{}/_rollover", arena.stream.name());
     let door = &replica.to_elasticsearch;
-    door.with(Mode::CutAnswerTo("/_bulk"), sleep(planned.length)).await;
     let mut rolled_over = false;
-    let rollovers = async {
-        for _ in 0..4 {
+    for _ in 0..3 {
+        door.with(Mode::CutAnswerTo("/_bulk"), sleep(planned.length)).await;
+        let rollover = async {
+            // Between a look-up and its bulk, if it meets well.
+            sleep(SLOW * 2).await;
             let answer = arena.stream.search.call("POST", &path, None).await;
             rolled_over |= matches!(answer, Ok((200, _)));
-            sleep(Duration::from_millis(250)).await;
-        }
-    };
-    door.with(Mode::Slow(Duration::from_millis(120)), rollovers).await;
+            sleep(SLOW * 2).await;
+        };
+        door.with(Mode::Slow(SLOW), rollover).await;
+    }
     rolled_over
 }
 
-/// The write indices of that time refuse what is nested deeper than three levels.
-async fn make_mapping_stricter(arena: &Arena, planned: &Planned) -> bool {
+/// The indices of that time take no names that they do not have.
+async fn fill_mapping(arena: &Arena, planned: &Planned) -> bool {
     let _alone = arena.elasticsearch.lock().await;
-    let path = format!("/{}/_mapping", arena.stream.name());
-    let depth = |limit: u8| json!({ "properties": { "fields": { "type": "flattened", "ignore_above": 8191, "depth_limit": limit } } });
-    if !put(arena, &path, &depth(3)).await {
+    let path = format!("/{}/_settings", arena.stream.name());
+    let limit = |fields: u16, ignore: bool| {
+        json!({ "index.mapping.total_fields.limit": fields,
+            "index.mapping.total_fields.ignore_dynamic_beyond_limit": ignore })
+    };
+    if !put(arena, &path, &limit(1, false)).await {
         return false;
     }
     sleep(planned.length).await;
-    until_put(arena, &path, &depth(50)).await;
+    until_put(arena, &path, &limit(500, true)).await;
     true
 }
 

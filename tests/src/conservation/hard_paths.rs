@@ -61,12 +61,12 @@ pub const HARD_PATHS: [HardPath; 18] = [
     path("commits that failed", &["log_writer_commit_failures_total"], false),
     path(
         "429 to clients",
-        &["log_writer_http_requests_total{route=\"ingest\",code=\"429\""],
+        &["log_writer_http_requests_total{route=\"/ingest\",code=\"429\""],
         false,
     ),
     path(
         "503 to clients",
-        &["log_writer_http_requests_total{route=\"ingest\",code=\"503\""],
+        &["log_writer_http_requests_total{route=\"/ingest\",code=\"503\""],
         false,
     ),
     path("claims taken over", &["log_writer_claims_taken_over_total"], false),

@@ -82,8 +82,8 @@ pub enum Fault {
     FloodStage,
     /// Answers of `_bulk` are lost, and while they are repeated the stream rolls over again and again.
     RolloverInReplay,
-    /// A mapping that refuses some documents for good.
-    StricterMapping,
+    /// `index.mapping.total_fields.limit` is reached: documents with new names are refused for good.
+    MappingFull,
 }
 
 impl Fault {
@@ -108,7 +108,7 @@ const ALWAYS: [Fault; 7] = [
     Fault::ReplicaKilled,
     Fault::ReplicaFrozen,
     Fault::RolloverInReplay,
-    Fault::StricterMapping,
+    Fault::MappingFull,
 ];
 
 /// By chance; the costly one stands last.
@@ -209,8 +209,8 @@ fn length_ms(fault: Fault) -> (u64, u64) {
         Fault::BulkAnswerLost => (500, 2_000),
         Fault::ElasticsearchStalled => (300, 3_000),
         Fault::ReadOnly | Fault::FloodStage => (500, 2_500),
-        Fault::RolloverInReplay => (600, 1_500),
-        Fault::StricterMapping => (500, 2_000),
+        Fault::RolloverInReplay => (200, 500),
+        Fault::MappingFull => (1_500, 3_500),
     }
 }
 
