@@ -233,6 +233,11 @@ pub(crate) fn claims_lost(claims: usize) {
     counter!("log_writer_claims_lost_total").increment(count(claims));
 }
 
+/// Documents of a claim are looked up.
+pub(crate) fn lookup() {
+    counter!("log_writer_lookups_total").increment(1);
+}
+
 /// Documents of a claim were looked up: so many were in an older backing index, in the one written to, and asked for.
 pub(crate) fn looked_up(in_older: usize, in_newest: usize, all: usize) {
     for (outcome, documents) in [

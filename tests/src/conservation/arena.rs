@@ -20,8 +20,12 @@ pub(super) struct Arena {
     pub(super) servers: Arc<Servers>,
     /// One fault of PostgreSQL at a time.
     pub(super) postgres: Mutex<()>,
-    /// One fault of Elasticsearch at a time.
+    /// Elasticsearch is killed by one at a time.
     pub(super) elasticsearch: Mutex<()>,
+    /// Blocks are set by one at a time.
+    pub(super) blocks: Mutex<()>,
+    /// The mapping is filled by one at a time.
+    pub(super) mapping: Mutex<()>,
 }
 
 /// One replica.
@@ -85,6 +89,8 @@ impl Arena {
             servers,
             postgres: Mutex::default(),
             elasticsearch: Mutex::default(),
+            blocks: Mutex::default(),
+            mapping: Mutex::default(),
         }
     }
 }

@@ -13,10 +13,14 @@ use super::{
     arena::{Arena, Replica},
     plan::{Fault, Planned},
 };
-use crate::proxy::Mode;
+use crate::{conditions::eventually, proxy::Mode};
 
 /// Pause of a slow connection before each piece of a request.
 const SLOW: Duration = Duration::from_millis(150);
+/// The same, when a bulk is to take longer than a lease.
+const VERY_SLOW: Duration = Duration::from_millis(700);
+/// Time for a setting to be taken back: Elasticsearch may have been killed meanwhile.
+const MEND_TIME: Duration = Duration::from_secs(180);
 
 /// Faults injected, by kind.
 #[derive(Debug, Default)]
@@ -44,8 +48,8 @@ pub(super) async fn inject(arena: &Arena, planned: &Planned, injected: &Injected
     sleep(planned.begin).await;
     let replica = &arena.replicas[planned.replica];
     let happened = match planned.fault {
-        Fault::ReplicaKilled | Fault::ReplicaFrozen => {
-            break_process(replica, planned).await;
+        Fault::ReplicaKilled | Fault::ReplicaFrozen | Fault::FrozenWhileSending => {
+            break_process(arena, replica, planned).await;
             true
         }
         Fault::AnswerLost
@@ -79,24 +83,35 @@ pub(super) async fn inject(arena: &Arena, planned: &Planned, injected: &Injected
     }
 }
 
-async fn break_process(replica: &Replica, planned: &Planned) {
+async fn break_process(arena: &Arena, replica: &Replica, planned: &Planned) {
     let mut process = replica.process.lock().await;
-    if planned.fault == Fault::ReplicaKilled {
-        replica.counters.look(replica.address).await;
-        process.kill();
-        replica.counters.next_process();
-        sleep(planned.length).await;
-        process.start_again();
-    } else {
-        // With its bulks on their way for longer than usual: a claim that is at work is what it must lose.
-        let freeze = async {
-            sleep(SLOW * 4).await;
+    match planned.fault {
+        Fault::ReplicaKilled => {
+            replica.counters.look(replica.address).await;
+            process.kill();
+            replica.counters.next_process();
+            sleep(planned.length).await;
+            process.start_again();
+        }
+        Fault::ReplicaFrozen => {
             process.signal("STOP");
             sleep(planned.length).await;
             process.signal("CONT");
-            sleep(SLOW * 4).await;
-        };
-        replica.to_elasticsearch.with(Mode::Slow(SLOW), freeze).await;
+        }
+        _ => {
+            let freeze = async {
+                sleep(VERY_SLOW).await;
+                process.signal("STOP");
+                sleep(planned.length / 2).await;
+                if planned.rollover {
+                    roll_over(arena).await;
+                }
+                sleep(planned.length / 2).await;
+                process.signal("CONT");
+                sleep(VERY_SLOW * 2).await;
+            };
+            replica.to_elasticsearch.with(Mode::Slow(VERY_SLOW), freeze).await;
+        }
     }
 }
 
@@ -140,7 +155,7 @@ async fn break_postgres(arena: &Arena, planned: &Planned) -> bool {
 
 /// Sets a block on all backing indices of the stream, and takes it away.
 async fn block(arena: &Arena, planned: &Planned, name: &str) -> bool {
-    let _alone = arena.elasticsearch.lock().await;
+    let _alone = arena.blocks.lock().await;
     let path = format!("/{}/_settings", arena.stream.name());
     if !put(arena, &path, &json!({ name: true })).await {
         return false;
@@ -152,17 +167,13 @@ async fn block(arena: &Arena, planned: &Planned, name: &str) -> bool {
 
 /// Documents are applied without an answer; while they are looked up and sent again, slowly, the write index changes.
 async fn roll_over_in_replay(arena: &Arena, replica: &Replica, planned: &Planned) -> bool {
-    let _alone = arena.elasticsearch.lock().await;
-    let path = format!("/{}/_rollover", arena.stream.name());
     let door = &replica.to_elasticsearch;
     let mut rolled_over = false;
     for _ in 0..3 {
         door.with(Mode::CutAnswerTo("/_bulk"), sleep(planned.length)).await;
         let rollover = async {
-            // Between a look-up and its bulk, if it meets well.
             sleep(SLOW * 2).await;
-            let answer = arena.stream.search.call("POST", &path, None).await;
-            rolled_over |= matches!(answer, Ok((200, _)));
+            rolled_over |= roll_over(arena).await;
             sleep(SLOW * 2).await;
         };
         door.with(Mode::Slow(SLOW), rollover).await;
@@ -170,9 +181,14 @@ async fn roll_over_in_replay(arena: &Arena, replica: &Replica, planned: &Planned
     rolled_over
 }
 
+async fn roll_over(arena: &Arena) -> bool {
+    let path = format!("/{}/_rollover", arena.stream.name());
+    matches!(arena.stream.search.call("POST", &path, None).await, Ok((200, _)))
+}
+
 /// The indices of that time take no names that they do not have.
 async fn fill_mapping(arena: &Arena, planned: &Planned) -> bool {
-    let _alone = arena.elasticsearch.lock().await;
+    let _alone = arena.mapping.lock().await;
     let path = format!("/{}/_settings", arena.stream.name());
     let limit = |fields: u16, ignore: bool| {
         json!({ "index.mapping.total_fields.limit": fields,
@@ -191,8 +207,5 @@ async fn put(arena: &Arena, path: &str, body: &Value) -> bool {
 }
 
 async fn until_put(arena: &Arena, path: &str, body: &Value) {
-    crate::conditions::eventually(path, crate::conditions::SOON, || async {
-        put(arena, path, body).await.then_some(())
-    })
-    .await;
+    eventually(path, MEND_TIME, || async { put(arena, path, body).await.then_some(()) }).await;
 }

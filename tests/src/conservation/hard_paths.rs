@@ -42,7 +42,7 @@ const fn path(name: &'static str, series: &'static [&'static str], always: bool)
 }
 
 /// All of them. Every set of runs must take each of them.
-pub const HARD_PATHS: [HardPath; 18] = [
+pub const HARD_PATHS: [HardPath; 19] = [
     path("known digests", &["log_writer_digests_known_total"], true),
     path("staging fallbacks", &["log_writer_staged_copies_total"], true),
     path("rows bisected out", &["log_writer_rows_refused_total"], true),
@@ -71,11 +71,16 @@ pub const HARD_PATHS: [HardPath; 18] = [
     ),
     path("claims taken over", &["log_writer_claims_taken_over_total"], false),
     path("leases lost", &["log_writer_claims_lost_total"], false),
-    path("409s", &["log_writer_bulk_items_total{outcome=\"duplicate\""], true),
+    path("409s", &["log_writer_bulk_items_total{outcome=\"duplicate\""], false),
     path(
         "found in older indices",
-        &["log_writer_lookup_documents_total{outcome=\"found\""],
+        &["log_writer_lookup_documents_total{outcome=\"older_index\""],
         false,
+    ),
+    path(
+        "found in the write index",
+        &["log_writer_lookup_documents_total{outcome=\"write_index\""],
+        true,
     ),
     path("copies deleted", &["log_writer_doubles_removed_total"], false),
     path(

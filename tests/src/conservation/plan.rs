@@ -52,6 +52,8 @@ pub enum Fault {
     ReplicaKilled,
     /// SIGSTOP beyond the lease, and SIGCONT.
     ReplicaFrozen,
+    /// The same while its bulks are on their way, to arrive when another has taken its claims over, after a rollover or not.
+    FrozenWhileSending,
     /// The answer to a client does not come: most often it was committed.
     AnswerLost,
     /// Connections of clients are reset.
@@ -101,20 +103,22 @@ impl Fault {
 }
 
 /// In every run: without them its hard paths would be a matter of luck.
-const ALWAYS: [Fault; 7] = [
+const ALWAYS: [Fault; 8] = [
     Fault::AnswerLost,
     Fault::CommitAnswerLost,
     Fault::BulkAnswerLost,
     Fault::ReplicaKilled,
     Fault::ReplicaFrozen,
+    Fault::FrozenWhileSending,
     Fault::RolloverInReplay,
     Fault::MappingFull,
 ];
 
 /// By chance; the costly one stands last.
-const SOMETIMES: [Fault; 17] = [
+const SOMETIMES: [Fault; 18] = [
     Fault::ReplicaKilled,
     Fault::ReplicaFrozen,
+    Fault::FrozenWhileSending,
     Fault::AnswerLost,
     Fault::ClientsReset,
     Fault::CommitAnswerLost,
@@ -145,6 +149,8 @@ pub struct Planned {
     pub replica: usize,
     /// For a cut: after how many bytes.
     pub bytes: usize,
+    /// For a freeze: whether the stream rolls over meanwhile.
+    pub rollover: bool,
 }
 
 /// All that is drawn for one run.
@@ -189,6 +195,7 @@ fn draw_faults(rng: &mut Rng, size: &Size) -> Vec<Planned> {
                 length: Duration::from_millis(rng.u64(least..=most)),
                 replica: rng.usize(..2),
                 bytes: rng.usize(1..20_000),
+                rollover: rng.bool(),
             }
         })
         .collect();
@@ -201,7 +208,7 @@ fn length_ms(fault: Fault) -> (u64, u64) {
     match fault {
         Fault::ReplicaKilled | Fault::ElasticsearchKilled => (50, 1_500),
         // The lease lasts a second.
-        Fault::ReplicaFrozen => (1_500, 3_500),
+        Fault::ReplicaFrozen | Fault::FrozenWhileSending => (1_500, 3_500),
         Fault::AnswerLost | Fault::CommitAnswerLost | Fault::PostgresCut => (300, 1_500),
         Fault::ClientsReset | Fault::ElasticsearchReset => (50, 1_000),
         Fault::PostgresStalled => (300, 3_000),
