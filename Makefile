@@ -1,6 +1,6 @@
 # The two commands that do everything are `make run` and `make test`; the scripts behind them are in dev/.
 
-.PHONY: help run test fuzz up down env psql clean-stack
+.PHONY: help run test faults fuzz up down env psql clean-stack
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
@@ -12,6 +12,9 @@ run: ## starts TimescaleDB, Elasticsearch and the service on port 8080; Ctrl-C s
 
 test: ## starts servers of its own, runs every check and test, stops them
 	@dev/test.sh
+
+faults: ## the fault suite, then RUNS=100 runs with faults drawn from SEED, on servers of its own
+	@dev/test.sh faults
 
 fuzz: ## looks for input that breaks a promise: FUZZ_SECONDS=300 for each target, FUZZ_TARGETS="split copy"
 	@dev/fuzz.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)

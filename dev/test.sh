@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every check and test, on servers of its own (`make test`).
+# Every check and test, on servers of its own (`make test`); with the argument `faults`: faults.sh (`make faults`).
 #
 # Formatting, lints and documentation count as one check each; then all tests of the workspace; then, if
 # TIMESCALEDB_COMMUNITY_ROOT names a root with the Community edition, the suites that use a database once more on it,
@@ -14,6 +14,8 @@ set -euo pipefail
 . "$dev/jobs.sh"
 # shellcheck source=dev/docker.sh
 . "$dev/docker.sh"
+# shellcheck source=dev/faults.sh
+. "$dev/faults.sh"
 
 run=test-${checkout_name#checkout-}-$$
 runs=$stack_dir/tests
@@ -251,7 +253,10 @@ flock 9
 on_any_end end_run
 if ! am_root && docker_answers && ! "$dev/timescaledb.sh" prepare >/dev/null 2>&1; then start_containers_for_tests; fi
 start_servers
-check_everything
+case ${1:-} in
+  faults) check_faults ;;
+  *) check_everything ;;
+esac
 trap - EXIT
 end_run
 print_results

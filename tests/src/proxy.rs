@@ -63,7 +63,7 @@ impl Proxy {
         self.address
     }
 
-    /// Switches; connections of another mode end.
+    /// Switches; connections of another mode end. Those that are only to become slow, or as they were, stay.
     pub fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
     }
@@ -96,12 +96,12 @@ async fn serve(client: TcpStream, target: String, mut mode: watch::Receiver<Mode
             let (mut client_read, mut client_write) = client.into_split();
             let (mut server_read, mut server_write) = server.into_split();
             let asked = AtomicBool::new(false);
-            let up = copy_requests(&mut client_read, &mut server_write, now, &asked);
+            let up = copy_requests(&mut client_read, &mut server_write, mode.clone(), &asked);
             let down = copy_some(&mut server_read, &mut client_write, answer_max, &asked);
             tokio::select! {
                 _ = up => {}
                 _ = down => {}
-                _ = mode.changed() => {
+                () = another_mode(now, &mut mode) => {
                     if *mode.borrow() == Mode::Stall {
                         let _changed = mode.changed().await;
                     }
@@ -111,11 +111,17 @@ async fn serve(client: TcpStream, target: String, mut mode: watch::Receiver<Mode
     }
 }
 
+/// Waits for a mode in which a connection of this mode can't go on.
+async fn another_mode(now: Mode, mode: &mut watch::Receiver<Mode>) {
+    let is_open = |mode: Mode| matches!(mode, Mode::Forward | Mode::Slow(_));
+    while mode.changed().await.is_ok() && is_open(now) && is_open(*mode.borrow_and_update()) {}
+}
+
 /// Passes requests on; notes in `asked` when the one whose answer is to be cut comes by.
 async fn copy_requests(
     from: &mut (impl AsyncReadExt + Unpin),
     to: &mut (impl AsyncWriteExt + Unpin),
-    mode: Mode,
+    mode: watch::Receiver<Mode>,
     asked: &AtomicBool,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 16 * 1024];
@@ -125,6 +131,7 @@ async fn copy_requests(
             return Ok(());
         }
         let piece = &buffer[..read];
+        let mode = *mode.borrow();
         if let Mode::Slow(pause) = mode {
             tokio::time::sleep(pause).await;
         }

@@ -11,9 +11,10 @@
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use log_writer_tests::conservation::{Servers, Size, Summary, run};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Breaks everything at random and checks that nothing is lost and nothing doubled.
 #[derive(Debug, Parser)]
@@ -37,7 +38,15 @@ struct Options {
 
 fn main() -> Result<ExitCode> {
     let options = Options::parse();
-    tokio::runtime::Runtime::new()?.block_on(run_all(options))
+    tokio::runtime::Runtime::new()?.block_on(async {
+        let mut terminated = signal(SignalKind::terminate())?;
+        // Whoever ends it early leaves neither replicas nor servers behind: they end when they are dropped.
+        tokio::select! {
+            outcome = run_all(options) => outcome,
+            _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+            _ = terminated.recv() => bail!("terminated"),
+        }
+    })
 }
 
 async fn run_all(options: Options) -> Result<ExitCode> {

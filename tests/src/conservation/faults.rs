@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
@@ -13,12 +13,12 @@ use super::{
     arena::{Arena, Replica},
     plan::{Fault, Planned},
 };
-use crate::{conditions::eventually, proxy::Mode};
+use crate::proxy::Mode;
 
 /// Pause of a slow connection before each piece of a request.
 const SLOW: Duration = Duration::from_millis(150);
 /// The same, when a bulk is to take longer than a lease.
-const VERY_SLOW: Duration = Duration::from_millis(700);
+const VERY_SLOW: Duration = Duration::from_secs(1);
 /// Time for a setting to be taken back: Elasticsearch may have been killed meanwhile.
 const MEND_TIME: Duration = Duration::from_secs(180);
 
@@ -102,11 +102,11 @@ async fn break_process(arena: &Arena, replica: &Replica, planned: &Planned) {
             let freeze = async {
                 sleep(VERY_SLOW).await;
                 process.signal("STOP");
-                sleep(planned.length / 2).await;
+                sleep(planned.length / 4 * 3).await;
                 if planned.rollover {
                     roll_over(arena).await;
                 }
-                sleep(planned.length / 2).await;
+                sleep(planned.length / 4).await;
                 process.signal("CONT");
                 sleep(VERY_SLOW * 2).await;
             };
@@ -156,13 +156,7 @@ async fn break_postgres(arena: &Arena, planned: &Planned) -> bool {
 /// Sets a block on all backing indices of the stream, and takes it away.
 async fn block(arena: &Arena, planned: &Planned, name: &str) -> bool {
     let _alone = arena.blocks.lock().await;
-    let path = format!("/{}/_settings", arena.stream.name());
-    if !put(arena, &path, &json!({ name: true })).await {
-        return false;
-    }
-    sleep(planned.length).await;
-    until_put(arena, &path, &json!({ name: null })).await;
-    true
+    break_setting(arena, planned, &json!({ name: true }), &json!({ name: null })).await
 }
 
 /// Documents are applied without an answer; while they are looked up and sent again, slowly, the write index changes.
@@ -189,23 +183,32 @@ async fn roll_over(arena: &Arena) -> bool {
 /// The indices of that time take no names that they do not have.
 async fn fill_mapping(arena: &Arena, planned: &Planned) -> bool {
     let _alone = arena.mapping.lock().await;
-    let path = format!("/{}/_settings", arena.stream.name());
     let limit = |fields: u16, ignore: bool| {
         json!({ "index.mapping.total_fields.limit": fields,
             "index.mapping.total_fields.ignore_dynamic_beyond_limit": ignore })
     };
-    if !put(arena, &path, &limit(1, false)).await {
-        return false;
-    }
+    break_setting(arena, planned, &limit(1, false), &limit(500, true)).await
+}
+
+/// Changes a setting of all backing indices, and takes it back whatever was answered: it may have been applied.
+async fn break_setting(arena: &Arena, planned: &Planned, broken: &Value, whole: &Value) -> bool {
+    let happened = matches!(put(arena, broken).await, Ok((200, _)));
     sleep(planned.length).await;
-    until_put(arena, &path, &limit(500, true)).await;
-    true
+    let begun = Instant::now();
+    loop {
+        match put(arena, whole).await {
+            // 404: there is no stream yet.
+            Ok((200 | 404, _)) => return happened,
+            answer => assert!(
+                begun.elapsed() < MEND_TIME,
+                "{whole} is refused for {MEND_TIME:?}: {answer:?}"
+            ),
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
 }
 
-async fn put(arena: &Arena, path: &str, body: &Value) -> bool {
-    matches!(arena.stream.search.call("PUT", path, Some(body)).await, Ok((200, _)))
-}
-
-async fn until_put(arena: &Arena, path: &str, body: &Value) {
-    eventually(path, MEND_TIME, || async { put(arena, path, body).await.then_some(()) }).await;
+async fn put(arena: &Arena, settings: &Value) -> Result<(u16, Value), reqwest::Error> {
+    let path = format!("/{}/_settings", arena.stream.name());
+    arena.stream.search.call("PUT", &path, Some(settings)).await
 }

@@ -208,7 +208,8 @@ fn length_ms(fault: Fault) -> (u64, u64) {
     match fault {
         Fault::ReplicaKilled | Fault::ElasticsearchKilled => (50, 1_500),
         // The lease lasts a second.
-        Fault::ReplicaFrozen | Fault::FrozenWhileSending => (1_500, 3_500),
+        Fault::ReplicaFrozen => (1_500, 3_500),
+        Fault::FrozenWhileSending => (2_000, 3_500),
         Fault::AnswerLost | Fault::CommitAnswerLost | Fault::PostgresCut => (300, 1_500),
         Fault::ClientsReset | Fault::ElasticsearchReset => (50, 1_000),
         Fault::PostgresStalled => (300, 3_000),
