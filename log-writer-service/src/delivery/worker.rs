@@ -21,6 +21,9 @@ use crate::{
     timescale::{ClaimOrder, ClaimRequest, OutboxId, OutboxRow, Settlement, StoreError},
 };
 
+/// Times that second copies of lost claims are looked for: most of an hour with the pauses of `delivery.retry_max`.
+const REMOVAL_ATTEMPTS: u32 = 100;
+
 /// One worker's task.
 pub(super) struct Worker {
     /// Names its row in the books.
@@ -141,9 +144,19 @@ impl Worker {
         failpoint!("delivery::before_settling");
         let settlements = claim.settlements(|attempts| delivery.gate.pause(attempts));
         self.report(&claim, &settlements, begun);
-        let lost = delivery.outbox.settle(delivery.owner, &self.name, &settlements).await?;
-        self.after_lost_claims(&claim, &lost).await;
-        Ok(())
+        match delivery.outbox.settle(delivery.owner, &self.name, &settlements).await {
+            Ok(lost) => {
+                self.note_lost_claims(&lost);
+                self.keep_one_copy_of(&claim, &lost).await;
+                Ok(())
+            }
+            Err(error) => {
+                // Nobody knows whether they were lost.
+                let all: Vec<OutboxId> = claim.rows.iter().map(|row| row.id).collect();
+                self.keep_one_copy_of(&claim, &all).await;
+                Err(error)
+            }
+        }
     }
 
     fn halt(&self, claim: &Claim, halt: Halt) {
@@ -167,8 +180,7 @@ impl Worker {
         }
     }
 
-    /// What a claim that ended meanwhile created may stand in two indices: somebody else has sent it too.
-    async fn after_lost_claims(&self, claim: &Claim, lost: &[OutboxId]) {
+    fn note_lost_claims(&self, lost: &[OutboxId]) {
         if lost.is_empty() {
             return;
         }
@@ -178,12 +190,26 @@ impl Worker {
             "claims were lost while their documents were sent; the new owner settles them"
         );
         failpoint!("delivery::after_lost_claim");
-        let is_lost = |document: &Document| claim.rows.get(document.row).is_some_and(|row| lost.contains(&row.id));
-        let created =
-            claim.positions(|document| is_lost(document) && matches!(document.progress, Progress::Created(_)));
-        if let Err(error) = self.delivery.remove_doubles(claim, &created).await {
-            tracing::error!(%error, document.count = created.len(),
-                "could not check documents of lost claims for second copies; one may stay in a newer index");
+    }
+
+    /// What was sent for a claim that ended meanwhile may stand in two indices: somebody else has sent it too, and if
+    /// that one has settled it, nobody will look again. So it is tried for long; ends early with the process.
+    async fn keep_one_copy_of(&self, claim: &Claim, rows: &[OutboxId]) {
+        let is_of_them = |document: &Document| claim.rows.get(document.row).is_some_and(|row| rows.contains(&row.id));
+        // Documents that are open too: their bulk may have been applied without an answer.
+        let sent =
+            claim.positions(|document| is_of_them(document) && !matches!(document.progress, Progress::Refused(_)));
+        let mut failures = 0;
+        while let Err(error) = self.delivery.remove_doubles(claim, &sent).await {
+            failures += 1;
+            if failures == REMOVAL_ATTEMPTS {
+                tracing::error!(%error, document.count = sent.len(),
+                    "could not check documents of lost claims for second copies; one may stay in a newer index");
+                return;
+            }
+            tracing::warn!(%error, document.count = sent.len(),
+                "documents of lost claims can't be checked for second copies now; trying again");
+            tokio::time::sleep(self.delivery.gate.pause(failures)).await;
         }
     }
 
