@@ -30,7 +30,7 @@ pub enum Mode {
     CutAnswerAfter(usize),
     /// Passes everything on until a request has these bytes in it; cuts the connection when its answer begins.
     CutAnswerTo(&'static str),
-    /// Passes everything on, each piece of a request after this pause.
+    /// Passes everything on, each piece of a request (4 KiB at most) after this pause.
     Slow(Duration),
 }
 
@@ -124,7 +124,7 @@ async fn copy_requests(
     mode: watch::Receiver<Mode>,
     asked: &AtomicBool,
 ) -> io::Result<()> {
-    let mut buffer = vec![0; 16 * 1024];
+    let mut buffer = vec![0; 4 * 1024];
     loop {
         let read = from.read(&mut buffer).await?;
         if read == 0 {

@@ -78,8 +78,11 @@ pub const HARD_PATHS: [HardPath; 19] = [
         false,
     ),
     path(
-        "found in the write index",
-        &["log_writer_lookup_documents_total{outcome=\"write_index\""],
+        "found by look-up",
+        &[
+            "log_writer_lookup_documents_total{outcome=\"older_index\"",
+            "log_writer_lookup_documents_total{outcome=\"write_index\"",
+        ],
         true,
     ),
     path("copies deleted", &["log_writer_doubles_removed_total"], false),

@@ -27,6 +27,10 @@ pub(super) async fn answer(state: &Arc<Mutex<State>>, path: &str, body: &[u8]) -
         };
         // Repairs are not what the script is about.
         if items.iter().all(|item| item.operation == "delete") {
+            if let Some(left) = state.deletions_refused.checked_sub(1) {
+                state.deletions_refused = left;
+                return Reply::Whole(429, error(429, "es_rejected_execution_exception", "scripted"));
+            }
             return Reply::Whole(200, apply_all(&mut state, &items, &no_fault));
         }
         let scripted = state.script.pop_front().or_else(|| state.always.clone());

@@ -171,6 +171,8 @@ struct State {
     script: VecDeque<Behaviour>,
     always: Option<Behaviour>,
     reject_all: Option<u16>,
+    /// Bulks of deletions to refuse.
+    deletions_refused: usize,
     body_bytes_max: Option<usize>,
     bulks: Vec<BulkSeen>,
     requests: Vec<String>,
@@ -219,6 +221,11 @@ impl FakeElasticsearch {
     /// Answers every request, not only `_bulk`, with this status; `None`: as usual.
     pub fn reject_everything(&self, status: Option<u16>) {
         self.lock().reject_all = status;
+    }
+
+    /// Answers the next bulks of deletions 429, so many.
+    pub fn refuse_deletions(&self, bulks: usize) {
+        self.lock().deletions_refused = bulks;
     }
 
     /// Bodies over this size are answered 413, as by `http.max_content_length`.
