@@ -27,11 +27,7 @@ pub(super) async fn answer(state: &Arc<Mutex<State>>, path: &str, body: &[u8]) -
         };
         // Repairs are not what the script is about.
         if items.iter().all(|item| item.operation == "delete") {
-            if let Some(left) = state.deletions_refused.checked_sub(1) {
-                state.deletions_refused = left;
-                return Reply::Whole(429, error(429, "es_rejected_execution_exception", "scripted"));
-            }
-            return Reply::Whole(200, apply_all(&mut state, &items, &no_fault));
+            return delete(&mut state, &items);
         }
         let scripted = state.script.pop_front().or_else(|| state.always.clone());
         let faulty = scripted.is_some();
@@ -84,6 +80,14 @@ pub(super) async fn answer(state: &Arc<Mutex<State>>, path: &str, body: &[u8]) -
         }
         Behaviour::PartialFailure(fault) => Reply::Whole(200, apply(&|position, item| fault(position, item))),
     }
+}
+
+fn delete(state: &mut State, items: &[Item]) -> Reply {
+    if let Some(left) = state.deletions_refused.checked_sub(1) {
+        state.deletions_refused = left;
+        return Reply::Whole(429, error(429, "es_rejected_execution_exception", "scripted"));
+    }
+    Reply::Whole(200, apply_all(state, items, &no_fault))
 }
 
 fn no_fault(_position: usize, _item: &Item) -> Option<ItemFault> {
