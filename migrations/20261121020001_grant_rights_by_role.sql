@@ -153,10 +153,13 @@ begin
             hint = format('as their owner: grant connect, temporary on database %I to %s; grant usage on schema public to %s',
                           current_database(), v_role, v_role);
   end if;
+  perform log_writer.record_action(
+    'grant_access', 'role:' || session_user, null, jsonb_build_object('role', p_role, 'access', p_access), 1, 'done');
 end
 $f$;
 comment on function log_writer.grant_access is
-  'Gives a role the access `ingest` (the service) or `reader` (people and programs), here and after every later migration. '
+  'Gives a role the access `ingest` (the service), `reader` (people and programs) or `auditor` (who reads the audit trail), '
+  'here and after every later migration. '
   'Run by the owner. Example: select log_writer.grant_access(''log_writer_ingest'', ''ingest'');';
 
 create function log_writer.revoke_access(p_role name) returns void
@@ -173,6 +176,8 @@ begin
   perform log_writer.set_rights(v_role);
   execute format('revoke connect, temporary on database %I from %s', current_database(), v_role);
   execute format('revoke usage on schema public from %s', v_role);
+  perform log_writer.record_action(
+    'revoke_access', 'role:' || session_user, null, jsonb_build_object('role', p_role), 1, 'done');
 end
 $f$;
 comment on function log_writer.revoke_access is

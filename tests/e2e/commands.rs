@@ -90,8 +90,23 @@ async fn bootstrap_applies_checks_and_takes_over_only_by_force() {
     let blocked = run_command(&["bootstrap"], &settings).await;
     assert_eq!(blocked.status.code(), Some(1), "{}", said(&blocked));
     assert!(said(&blocked).contains("logs_template"), "{}", said(&blocked));
-    let forced = run_command(&["bootstrap", "--force"], &settings).await;
-    assert!(forced.status.success(), "{}", said(&forced));
+    // What cannot be recorded is not done.
+    let unrecorded = run_command(&["bootstrap", "--force"], &settings).await;
+    assert!(
+        said(&unrecorded).contains("nothing was changed"),
+        "{}",
+        said(&unrecorded)
+    );
+    let theirs = stream.search.ok("GET", template, None).await;
+    assert_eq!(theirs["index_templates"][0]["index_template"]["priority"], 600);
+    let database = Database::create().await;
+    let settings = settings.set("database.url", database.url());
+    for arguments in [&["migrate"][..], &["bootstrap", "--force"]] {
+        let output = run_command(arguments, &settings).await;
+        assert!(output.status.success(), "{arguments:?}: {}", said(&output));
+    }
+    let recorded = "select count(*) from log_writer.audit where action = 'bootstrap --force' and outcome = 'done'";
+    assert_eq!(database.number(recorded).await, 1);
     let ours = stream.search.ok("GET", template, None).await;
     assert_eq!(
         ours["index_templates"][0]["index_template"]["index_patterns"],

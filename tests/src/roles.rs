@@ -66,6 +66,12 @@ impl Roles {
         self.url_of("log_reader")
     }
 
+    /// URL of who reads the audit trail.
+    #[must_use]
+    pub fn auditor_url(&self) -> String {
+        self.url_of("log_auditor")
+    }
+
     /// Name here of what is called so in the document.
     #[must_use]
     pub fn name_of(&self, printed: &str) -> String {
@@ -111,7 +117,7 @@ impl Roles {
     }
 }
 
-const ROLES: [&str; 3] = ["log_writer_owner", "log_writer_ingest", "log_reader"];
+const ROLES: [&str; 4] = ["log_writer_owner", "log_writer_ingest", "log_reader", "log_auditor"];
 
 impl Names {
     fn of(&self, printed: &str) -> String {

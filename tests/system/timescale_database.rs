@@ -105,6 +105,7 @@ pub(crate) fn settings(url: &str) -> Database {
         dead_letter_bytes_max = "1MiB"
         dead_letters_rows_max = 100000
         dead_letter_retention = "90d"
+        audit_retention = "365d"
         "#
     ))
     .expect("the settings are complete")

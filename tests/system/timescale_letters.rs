@@ -5,8 +5,9 @@ use std::time::Duration;
 use log_writer_service::{
     event::Timestamp,
     timescale::{
-        ClaimOrder, ClaimRequest, CommitMode, DeadLetter, IndexRefusal, LetterFilter, OutboxRow, RawLetter,
-        Recommitted, Requeued, Rest, Settlement, Stage, WorkKind, WriteRequest, count_letters, purge_letters,
+        ActionId, ActionOutcome, Actor, ClaimOrder, ClaimRequest, CommitMode, DeadLetter, IndexRefusal, LetterFilter,
+        OutboxRow, RawLetter, Recommitted, Requeued, Rest, Settlement, Stage, WorkKind, WriteRequest, count_letters,
+        purge_letters, record,
     },
 };
 use uuid::Uuid;
@@ -86,8 +87,23 @@ async fn letter_ids(database: &TestDatabase) -> Vec<i64> {
         .expect("letters")
 }
 
+/// An action of the audit trail under way.
+pub(crate) async fn begun(database: &TestDatabase) -> ActionId {
+    let target = serde_json::json!({});
+    record(
+        &database.pool,
+        &Actor::of_process(),
+        "test",
+        &target,
+        0,
+        ActionOutcome::Running,
+    )
+    .await
+    .expect("recorded")
+}
+
 async fn requeue(database: &TestDatabase, ids: &[i64]) -> Requeued {
-    Requeued::requeue(&database.pool, "redriver", ids, 5_000, 8_000_000)
+    Requeued::requeue(&database.pool, "redriver", begun(database).await, ids, 5_000, 8_000_000)
         .await
         .expect("requeued")
 }
@@ -114,7 +130,7 @@ async fn a_requeued_letter_is_outstanding_once_and_looked_up_at_its_first_claim(
         );
         let events = database.outbox.read_back(&rows).await.expect("read back");
         assert_eq!(events[0].len(), 4);
-        let purged = purge_letters(&database.pool, &LetterFilter::default(), Duration::ZERO, 100)
+        let purged = purge_letters(&database.pool, None, &LetterFilter::default(), Duration::ZERO, 100)
             .await
             .expect("purged");
         assert_eq!(purged, 0, "what is under way is left alone");
@@ -159,7 +175,8 @@ async fn a_letter_whose_event_is_gone_stays_and_many_events_make_several_outbox_
             .await
             .expect("deleted");
         transaction.commit().await.expect("committed");
-        let done = Requeued::requeue(&database.pool, "redriver", &ids, 2, 8_000_000).await.expect("requeued");
+        let action = begun(database).await;
+        let done = Requeued::requeue(&database.pool, "redriver", action, &ids, 2, 8_000_000).await.expect("requeued");
         assert_eq!((done.requeued, done.gone), (3, 1));
         assert_eq!(database.number("select count(*) from log_writer.outbox").await, 2);
         assert_eq!(database.books().await.index_dead_lettered, 1);
@@ -176,7 +193,7 @@ async fn a_letter_whose_event_is_gone_stays_and_many_events_make_several_outbox_
                 .collect();
             settle(database, row, &refused, &[]).await;
         }
-        let done = Requeued::requeue(&database.pool, "redriver", &ids, 5_000, 1).await.expect("requeued");
+        let done = Requeued::requeue(&database.pool, "redriver", action, &ids, 5_000, 1).await.expect("requeued");
         assert_eq!((done.requeued, database.number(few_bytes).await), (3, 3), "one large event a row");
     })
     .await;
@@ -206,7 +223,12 @@ pub(crate) async fn two_broken(database: &TestDatabase) -> Vec<i64> {
 async fn recommit(database: &TestDatabase, letter: &RawLetter, mut request: WriteRequest) -> Recommitted {
     let mut committer = database.committer("redriver").await;
     committer
-        .recommit((letter.id, letter.attempts), &mut request, &BISECT)
+        .recommit(
+            (letter.id, letter.attempts),
+            begun(database).await,
+            &mut request,
+            &BISECT,
+        )
         .await
         .expect("recommitted")
 }
@@ -284,8 +306,9 @@ async fn a_recommit_that_fails_leaves_the_letter_as_it_was() {
             .await;
         let mut committer = database.committer("redriver").await;
         let mut better = request("x", &[event(1)]);
+        let action = begun(database).await;
         let failed = committer
-            .recommit((letter.id, letter.attempts), &mut better, &BISECT)
+            .recommit((letter.id, letter.attempts), action, &mut better, &BISECT)
             .await;
         database
             .execute("alter table log_writer.outbox_away rename to outbox")
@@ -294,7 +317,7 @@ async fn a_recommit_that_fails_leaves_the_letter_as_it_was() {
         assert_eq!(letter_ids(database).await, ids);
         assert_eq!(database.number("select count(*) from public.application_logs").await, 1);
         let done = committer
-            .recommit((letter.id, letter.attempts), &mut better, &BISECT)
+            .recommit((letter.id, letter.attempts), action, &mut better, &BISECT)
             .await;
         assert!(matches!(done, Ok(Recommitted::Done(_))), "{done:?}");
     })

@@ -101,7 +101,7 @@ async fn housekeeping_needs_no_more_than_the_rights_of_the_ingest_role() {
     );
     drop(copy);
     assert_eq!(upkeep_letters(&pool, &settings).await.expect("letters").expired, 1);
-    purge_letters(&pool, &LetterFilter::default(), Duration::ZERO, 1)
+    purge_letters(&pool, None, &LetterFilter::default(), Duration::ZERO, 1)
         .await
         .expect("purged");
     refresh_stats(&pool).await.expect("counted");
@@ -152,6 +152,13 @@ async fn the_ingest_role_can_neither_change_events_nor_tables_nor_rights() {
             "update log_patterns set template = 'other'",
             "delete from log_patterns",
             "select * from log_writer.roles",
+            "insert into log_writer.audit (action, actor, target, outcome) values ('a', 'b', '{}', 'done')",
+            "select * from log_writer.audit",
+            "update log_writer.audit set actor = 'somebody else'",
+            "delete from log_writer.audit",
+            "truncate log_writer.audit",
+            "update log_writer.settings set value = '0'",
+            "select log_writer.record_progress(id, 1, 'done') from generate_series(1, 100) id",
             "update log_writer.rights set privileges = 'all'",
             "select log_writer.grant_access('log_writer_ingest', 'reader')",
             "select log_writer.revoke_access('log_reader')",
@@ -226,6 +233,7 @@ async fn a_reader_reads_events_counts_and_functions_and_nothing_else() {
             "select * from log_writer.outbox",
             "select * from log_writer.requests",
             "select * from log_writer.books",
+            "select * from log_writer.audit",
             "select * from log_writer._sqlx_migrations",
             "select nextval('log_writer.batch_ids')",
             "select log_writer.make_next_chunk()",
@@ -304,7 +312,7 @@ async fn nobody_executes_our_functions_but_who_was_given_access() {
 #[tokio::test]
 async fn every_object_of_ours_is_somebodys_or_the_owners_on_purpose() {
     const OWNERS: &str =
-        "'roles', 'rights', 'stats_1m', 'stats_1h', 'stats_1d', 'pattern_stats_5m', 'stats_state', 'stats_stale',
+        "'roles', 'rights', 'settings', 'stats_1m', 'stats_1h', 'stats_1d', 'pattern_stats_5m', 'stats_state', 'stats_stale',
         'apply_rights', 'grant_access', 'recount_stats', 'revoke_access', 'set_rights', 'timescale_edition'";
     let roles = Roles::create().await;
     let sql = format!(
@@ -364,7 +372,7 @@ async fn a_role_whose_access_was_revoked_has_no_right_left_in_the_database() {
     let roles = Roles::create().await;
     let rights_left = "select count(*) from pg_shdepend d join pg_roles r on r.oid = d.refobjid
         where d.deptype = 'a' and r.rolname = '";
-    for printed in ["log_writer_ingest", "log_reader"] {
+    for printed in ["log_writer_ingest", "log_reader", "log_auditor"] {
         let name = roles.name_of(printed);
         let left = format!("{rights_left}{name}'");
         assert!(roles.database.number(&left).await > 0, "{printed}");
@@ -401,7 +409,7 @@ async fn mistakes_in_giving_access_are_told_and_change_nothing() {
         let error = error.expect_err(statement).to_string();
         assert!(error.contains(expected), "{statement}: {error}");
     }
-    assert_eq!(roles.database.number("select count(*) from log_writer.roles").await, 2);
+    assert_eq!(roles.database.number("select count(*) from log_writer.roles").await, 3);
 }
 
 #[tokio::test]

@@ -37,10 +37,18 @@ impl Store {
         }
     }
 
-    /// Counts on the Apache edition, retention on both.
+    /// Counts on the Apache edition, retention on both, of the audit trail too.
     async fn look_after_history(&self) {
         if let Err(error) = timescale::refresh_stats(&self.pool).await {
             tracing::warn!(%error, "counting events for log_stats failed; it is tried again");
+        }
+        match timescale::purge_audit(&self.pool).await {
+            Ok(0) => {}
+            Ok(rows) => tracing::info!(
+                row.count = rows,
+                "deleted rows of the audit trail older than database.audit_retention"
+            ),
+            Err(error) => tracing::warn!(%error, "purging the audit trail failed; it is tried again"),
         }
         match timescale::expire(&self.pool, &self.config.retention).await {
             Ok(0) => {}

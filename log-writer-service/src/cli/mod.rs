@@ -3,12 +3,16 @@
 //! Exit code 0: done; 1: it did not work, the reason is on standard error; 2: mistakes in the arguments or the
 //! configuration, all of them on standard error. Standard output has only what a command was asked for.
 
+mod audit;
 mod bootstrap;
 mod config;
 mod dead_letters;
+mod escape;
 mod healthcheck;
 mod migrate;
+mod moment;
 mod serve;
+mod table;
 mod token;
 mod unreachable;
 
@@ -67,6 +71,9 @@ enum Command {
     /// Shows the configuration
     #[command(subcommand)]
     Config(config::Command),
+    /// Shows who did what: the audit trail
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Finds, shows, redrives and purges dead letters
     #[command(subcommand)]
     DeadLetters(dead_letters::Command),
@@ -83,6 +90,7 @@ pub fn run() -> ExitCode {
     let Arguments { given, command } = Arguments::parse();
     let done = match command {
         Some(Command::Config(command)) => command.run(&given),
+        Some(Command::Audit(command)) => command.run(&given),
         Some(Command::DeadLetters(command)) => command.run(&given),
         Some(Command::Healthcheck(arguments)) => arguments.run(&given),
         Some(Command::Token(command)) => command.run(),

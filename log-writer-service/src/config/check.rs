@@ -92,6 +92,7 @@ fn no_zeros(config: &Config, merge: &mut Merge) {
         ("database.late_after", database.late_after),
         ("database.digest_retention", database.digest_retention),
         ("database.dead_letter_retention", database.dead_letter_retention),
+        ("database.audit_retention", database.audit_retention),
         ("delivery.renew_every", delivery.renew_every),
         ("delivery.poll_every", delivery.poll_every),
         ("delivery.retry_min", delivery.retry_min),

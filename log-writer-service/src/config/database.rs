@@ -71,4 +71,7 @@ pub struct Database {
     /// Dead letters that failed last longer ago than this are deleted.
     #[serde(with = "super::unit::duration")]
     pub dead_letter_retention: Duration,
+    /// How long rows of `log_writer.audit` are kept; that of the last migration counts.
+    #[serde(with = "super::unit::duration")]
+    pub audit_retention: Duration,
 }

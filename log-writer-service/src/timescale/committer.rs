@@ -9,6 +9,7 @@ use std::{fmt, time::Duration};
 use sqlx::{Executor, postgres::PgConnectOptions};
 
 use super::{
+    audit::ActionId,
     copy::EncodedRows,
     dead_letters::{DeadLetter, Recommitted, Stage, recommit},
     error::StoreError,
@@ -147,6 +148,7 @@ impl Committer {
     }
 
     /// Commits what a dead letter kept, in place of that letter: in the order of `letter`, its number and its attempts.
+    /// Counts it to the action that it is a part of.
     ///
     /// # Errors
     /// As [`Self::commit`]; after an unknown outcome the letter is there as it was, or not.
@@ -156,6 +158,7 @@ impl Committer {
     pub async fn recommit(
         &mut self,
         letter: (i64, i32),
+        action: ActionId,
         request: &mut WriteRequest,
         mode: &CommitMode,
     ) -> Result<Recommitted, StoreError> {
@@ -168,7 +171,7 @@ impl Committer {
         };
         let mut session = self.taken_session().await?;
         let context = self.context();
-        let transaction = Box::pin(recommit(&mut session, &context, letter, part, mode));
+        let transaction = Box::pin(recommit(&mut session, &context, letter, action, part, mode));
         let outcome = within(mode.transaction_timeout, "commit the batch", transaction).await;
         self.ended(session, outcome).await
     }

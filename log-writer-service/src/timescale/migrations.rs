@@ -11,6 +11,7 @@ use sqlx::{
 };
 
 use super::{
+    audit,
     error::{StoreError, StoreErrorKind},
     limits::{ANSWER_TIMEOUT, on_pool, within},
     pool,
@@ -123,6 +124,20 @@ async fn migrate_locked(connection: &mut PgConnection, settings: &Database) -> R
         "select log_writer.apply_rights()",
     )
     .await?;
+    audit::set_retention(connection, settings.audit_retention).await?;
+    if !applied.is_empty() {
+        let (actor, target) = (audit::Actor::of_process(), serde_json::json!({ "applied": applied }));
+        let count = i64::try_from(applied.len()).unwrap_or(i64::MAX);
+        audit::record(
+            &mut *connection,
+            &actor,
+            "migrate",
+            &target,
+            count,
+            audit::ActionOutcome::Done,
+        )
+        .await?;
+    }
     Ok(MigrationReport {
         already_there: MIGRATOR.iter().count() - applied.len(),
         applied,

@@ -1,15 +1,14 @@
 //! `list` and `show`.
 
 use anyhow::Context;
-use chrono::{DateTime, SecondsFormat, Utc};
 use clap::Args;
 use serde_json::{Value, json, value::RawValue};
 use sqlx::PgPool;
 
-use super::{escape, which::Which};
+use super::which::Which;
 use crate::{
-    cli::print,
-    timescale::{Letter, LetterCount, StoredLetter},
+    cli::{escape, print, table},
+    timescale::{Actor, Letter, LetterCount, StoredLetter},
 };
 
 /// What of a letter's words stands in a list.
@@ -70,7 +69,7 @@ impl List {
 
 impl Show {
     pub(super) async fn run(&self, pool: &PgPool) -> anyhow::Result<()> {
-        let stored = StoredLetter::read(pool, self.id)
+        let stored = StoredLetter::read(pool, &Actor::of_process(), self.id)
             .await?
             .with_context(|| format!("there is no dead letter {}", self.id))?;
         let text = if self.json {
@@ -80,10 +79,6 @@ impl Show {
         };
         print(&text)
     }
-}
-
-fn time(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 fn letter_table(letters: &[Letter]) -> String {
@@ -110,7 +105,7 @@ fn letter_table(letters: &[Letter]) -> String {
         };
         vec![
             letter.id.to_string(),
-            time(letter.last_at),
+            table::time(letter.last_at),
             letter.stage.clone(),
             escape::shown(&letter.reason),
             escape::shown(letter.tenant.as_deref().unwrap_or("-")),
@@ -119,7 +114,7 @@ fn letter_table(letters: &[Letter]) -> String {
             format!("{again}{}", escape::shown(&detail)),
         ]
     }));
-    table(&rows)
+    table::text(&rows)
 }
 
 fn summary_table(counts: &[LetterCount]) -> String {
@@ -145,33 +140,11 @@ fn summary_table(counts: &[LetterCount]) -> String {
             count.redriven.to_string(),
             count.events.to_string(),
             count.raw_kept_bytes.to_string(),
-            time(count.first_at),
-            time(count.last_at),
+            table::time(count.first_at),
+            table::time(count.last_at),
         ]
     }));
-    table(&rows)
-}
-
-/// Columns as wide as their widest cell.
-fn table(rows: &[Vec<String>]) -> String {
-    let mut widths: Vec<usize> = Vec::new();
-    for row in rows {
-        widths.resize(widths.len().max(row.len()), 0);
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut out = String::new();
-    for row in rows {
-        let cells: Vec<String> = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:<width$}"))
-            .collect();
-        out.push_str(cells.join("  ").trim_end());
-        out.push('\n');
-    }
-    out
+    table::text(&rows)
 }
 
 fn as_json(stored: &StoredLetter) -> anyhow::Result<Value> {

@@ -3,7 +3,6 @@
 //! Works on the database alone; no service need run. Nothing of a letter reaches a terminal but escaped: it is what
 //! strangers sent.
 
-mod escape;
 mod list;
 mod purge;
 mod redrive;

@@ -8,11 +8,11 @@ use sqlx::PgPool;
 
 use super::{
     Progress,
-    which::{FILTERS, Which},
+    which::{FILTERS, Which, target},
 };
 use crate::{
     cli::print,
-    timescale::{count_purgeable, purge_letters},
+    timescale::{self, ActionId, ActionOutcome, Actor, LetterFilter, count_purgeable, purge_letters},
 };
 
 #[derive(Debug, Args)]
@@ -53,17 +53,33 @@ impl Arguments {
             }
             return Ok(());
         }
-        let mut progress = Progress::new("purge", all);
+        let target = target(&filter, self.limit, Some(self.older_than));
+        let running = ActionOutcome::Running;
+        let action = timescale::record(pool, &Actor::of_process(), "dead-letters purge", &target, 0, running).await?;
+        let purged = self.purge(pool, action, &filter, Progress::new("purge", all)).await;
+        let ended = timescale::end(pool, action, purged.is_err()).await;
+        self.tell(purged?, true)?;
+        Ok(ended?)
+    }
+
+    async fn purge(
+        &self,
+        pool: &PgPool,
+        action: ActionId,
+        filter: &LetterFilter,
+        mut progress: Progress,
+    ) -> anyhow::Result<i64> {
+        let limit = self.limit.unwrap_or(i64::MAX);
         let mut purged = 0;
         while purged < limit {
-            let gone = purge_letters(pool, &filter, self.older_than, limit - purged).await?;
+            let gone = purge_letters(pool, Some(action), filter, self.older_than, limit - purged).await?;
             if gone == 0 {
                 break;
             }
             purged = purged.saturating_add(i64::try_from(gone).unwrap_or(i64::MAX));
             progress.show(purged);
         }
-        self.tell(purged, true)
+        Ok(purged)
     }
 
     fn tell(&self, letters: i64, is_done: bool) -> anyhow::Result<()> {

@@ -8,16 +8,17 @@ use serde::Serialize;
 use sqlx::PgPool;
 
 use super::{
-    Progress, escape,
-    which::{FILTERS, Which},
+    Progress,
+    which::{FILTERS, Which, target},
 };
 use crate::{
     app,
-    cli::print,
+    cli::{escape, print},
     config::Config,
     ingest::Redecoder,
     timescale::{
-        CommitMode, Committer, LetterFilter, RawLetter, Recommitted, Redrivable, Requeued, StoreError, StoreErrorKind,
+        self, ActionId, ActionOutcome, Actor, CommitMode, Committer, LetterFilter, RawLetter, Recommitted, Redrivable,
+        Requeued, StoreError, StoreErrorKind,
     },
 };
 
@@ -74,17 +75,6 @@ impl Arguments {
         let filter = self.which.filter(&self.ids);
         let (all, last) = filter.extent(pool).await?;
         let all = self.limit.map_or(all, |limit| all.min(limit));
-        let mut work = Work {
-            config,
-            pool,
-            redecoder: app::redecoder(config)?,
-            // Also the name of its row in the books.
-            name: format!("dead-letters {}", app::instance()),
-            committer: None,
-            outcome: Outcome::default(),
-            progress: Progress::new("redrive", all),
-            is_dry: self.dry_run,
-        };
         if !config.elasticsearch.enabled {
             writeln!(
                 std::io::stderr(),
@@ -92,14 +82,38 @@ impl Arguments {
             )
             .ok();
         }
+        let redecoder = app::redecoder(config)?;
+        let action = if self.dry_run {
+            None
+        } else {
+            let target = target(&filter, self.limit, None);
+            let running = ActionOutcome::Running;
+            Some(timescale::record(pool, &Actor::of_process(), "dead-letters redrive", &target, 0, running).await?)
+        };
+        let mut work = Work {
+            config,
+            pool,
+            action,
+            redecoder,
+            // Also the name of its row in the books.
+            name: format!("dead-letters {}", app::instance()),
+            committer: None,
+            outcome: Outcome::default(),
+            progress: Progress::new("redrive", all),
+        };
         let done = work.redrive(&filter, all, last).await;
         // What was done is done, whatever happened then.
         self.tell(&work.outcome)?;
+        let ended = match action {
+            Some(action) => timescale::end(pool, action, done.is_err()).await,
+            None => Ok(()),
+        };
         done?;
+        ended?;
         let Outcome {
             refused, cut, expired, ..
         } = work.outcome;
-        if !self.dry_run && refused + cut + expired > 0 {
+        if action.is_some() && refused + cut + expired > 0 {
             bail!(
                 "not all could be redriven: {refused} refused again, {cut} cut when they were kept, {expired} no longer stored"
             );
@@ -149,7 +163,8 @@ struct Work<'a> {
     committer: Option<Committer>,
     outcome: Outcome,
     progress: Progress,
-    is_dry: bool,
+    /// Absent in a dry run.
+    action: Option<ActionId>,
 }
 
 impl Work<'_> {
@@ -177,10 +192,10 @@ impl Work<'_> {
         let ids: Vec<i64> = letters.iter().map(|letter| letter.id).collect();
         let selected = i64::try_from(ids.len()).unwrap_or(i64::MAX);
         self.outcome.letters += selected;
-        if self.is_dry {
+        let Some(action) = self.action else {
             self.outcome.requeued += selected;
             return Ok(());
-        }
+        };
         if ids.is_empty() {
             return Ok(());
         }
@@ -188,7 +203,7 @@ impl Work<'_> {
         let mut attempt = 1;
         let done = loop {
             let (events_max, bytes_max) = (database.batch_rows_max, database.batch_bytes_max);
-            match Requeued::requeue(self.pool, &self.name, &ids, events_max, bytes_max).await {
+            match Requeued::requeue(self.pool, &self.name, action, &ids, events_max, bytes_max).await {
                 Err(error) if passes(&error, attempt) => attempt += 1,
                 done => break done?,
             }
@@ -214,11 +229,11 @@ impl Work<'_> {
             .redecoder
             .decode(raw, chrono::Utc::now().into())
             .with_context(|| format!("decoding dead letter {}", letter.id))?;
-        if self.is_dry {
+        let Some(action) = self.action else {
             self.outcome.committed += i64::try_from(request.rows.len()).unwrap_or(i64::MAX);
             self.outcome.refused += i64::try_from(request.dead_letters.len()).unwrap_or(i64::MAX);
             return Ok(());
-        }
+        };
         let database = &self.config.database;
         // A second more for every 5,000 rows, as any large request gets that goes alone.
         let seconds = u64::try_from(request.rows.len() / 5_000).unwrap_or(0);
@@ -233,7 +248,7 @@ impl Work<'_> {
                 Some(committer) => committer,
                 None => Committer::connect(database, &self.name).await?,
             };
-            let done = committer.recommit(key, &mut request, &mode).await;
+            let done = committer.recommit(key, action, &mut request, &mode).await;
             self.committer = Some(committer);
             match done {
                 Err(error) if passes(&error, attempt) => attempt += 1,

@@ -1,9 +1,16 @@
 //! Which letters are meant.
 
-use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
-use clap::{Args, ValueEnum};
+use std::time::Duration;
 
-use crate::timescale::{LetterFilter, Stage};
+use chrono::{DateTime, Utc};
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use crate::{
+    cli::moment::moment,
+    event::Timestamp,
+    timescale::{LetterFilter, Stage},
+};
 
 /// What every filter matches is taken; none given: all.
 #[derive(Debug, Args)]
@@ -55,34 +62,24 @@ impl Which {
     }
 }
 
-fn moment(text: &str) -> Result<DateTime<Utc>, String> {
-    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
-        return Ok(time.to_utc());
-    }
-    if let Ok(date) = text.parse::<NaiveDate>() {
-        return Ok(date.and_time(NaiveTime::MIN).and_utc());
-    }
-    let ago = humantime::parse_duration(text).ok();
-    ago.and_then(|ago| Utc::now().checked_sub_signed(chrono::Duration::from_std(ago).ok()?))
-        .ok_or_else(|| "write a time like 2026-11-20T12:00:00Z or 2026-11-20, or how long ago: 2h, 7d".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_is_a_date_a_moment_or_how_long_ago() {
-        assert_eq!(
-            moment("2026-11-20T13:00:00+01:00").unwrap(),
-            moment("2026-11-20T12:00:00Z").unwrap()
-        );
-        assert_eq!(moment("2026-11-20").unwrap(), moment("2026-11-20T00:00:00Z").unwrap());
-        let moment_ago = moment("2h").unwrap();
-        let ago = Utc::now() - moment_ago;
-        assert!((7_200..7_260).contains(&ago.num_seconds()), "{ago}");
-        for wrong in ["", "yesterday", "2", "2026-13-01", "999999999999y"] {
-            assert!(moment(wrong).is_err(), "{wrong}");
-        }
-    }
+/// What an action is recorded with: every filter that was given.
+pub(super) fn target(filter: &LetterFilter, limit: Option<i64>, older_than: Option<Duration>) -> Value {
+    let time = |time: Timestamp| DateTime::<Utc>::from(time).to_rfc3339();
+    let given = [
+        ("ids", filter.ids.as_ref().map(|ids| json!(ids))),
+        ("since", filter.since.map(|since| json!(time(since)))),
+        ("until", filter.until.map(|until| json!(time(until)))),
+        ("stage", filter.stage.map(|stage| json!(stage.as_str()))),
+        ("reason", filter.reason.as_ref().map(|reason| json!(reason))),
+        ("tenant", filter.tenant.as_ref().map(|tenant| json!(tenant))),
+        ("limit", limit.map(|limit| json!(limit))),
+        (
+            "older_than",
+            older_than.map(|age| json!(humantime::format_duration(age).to_string())),
+        ),
+    ];
+    let given = given
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    Value::Object(given.collect())
 }

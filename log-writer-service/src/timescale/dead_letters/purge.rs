@@ -7,7 +7,14 @@ use std::time::Duration;
 use sqlx::{PgPool, Row};
 
 use super::read::{LetterFilter, MATCHES};
-use crate::{config::Database, failpoint::failpoint, timescale::error::StoreError};
+use crate::{
+    config::Database,
+    failpoint::failpoint,
+    timescale::{
+        audit::{self, ActionId, ActionOutcome},
+        error::StoreError,
+    },
+};
 
 /// Letters deleted by one statement.
 const GROUP: i64 = 1_000;
@@ -34,13 +41,15 @@ fn micros(time: Duration) -> i64 {
     i64::try_from(time.as_micros()).unwrap_or(i64::MAX).min(AGE_MAX)
 }
 
-/// Deletes one group of letters that match, the oldest first, and of those only such as failed last longer ago than
-/// `older_than`; returns how many, 0 if none is left.
+/// Deletes one group of letters that match, the oldest first; returns how many, 0 if none is left.
+///
+/// Only such as failed last longer ago than `older_than`. They are counted to the action of the person who does it.
 ///
 /// # Errors
 /// As any query; earlier groups stay deleted.
 pub async fn purge_letters(
     pool: &PgPool,
+    action: Option<ActionId>,
     filter: &LetterFilter,
     older_than: Duration,
     limit: i64,
@@ -51,13 +60,21 @@ pub async fn purge_letters(
            where {MATCHES} and d.redriven_at is null and d.last_at < now() - $7 * interval '1 microsecond'
            order by d.last_at limit $8 for update skip locked)"
     );
+    let attempted = "purge dead letters";
+    let mut transaction = pool.begin().await.map_err(StoreError::during(attempted))?;
     let done = filter
         .bind(sqlx::query(&sql))
         .bind(micros(older_than))
         .bind(limit.min(GROUP))
-        .execute(pool)
+        .execute(&mut *transaction)
         .await;
-    Ok(done.map_err(StoreError::during("purge dead letters"))?.rows_affected())
+    let gone = done.map_err(StoreError::during(attempted))?.rows_affected();
+    if let Some(action) = action {
+        let count = i64::try_from(gone).unwrap_or(i64::MAX);
+        audit::progress(&mut *transaction, action, count, ActionOutcome::Running).await?;
+    }
+    transaction.commit().await.map_err(StoreError::during(attempted))?;
+    Ok(gone)
 }
 
 /// What looking after the dead letters found and did.
@@ -77,7 +94,7 @@ pub async fn upkeep_letters(pool: &PgPool, settings: &Database) -> Result<Letter
     let mut done = LetterUpkeep::default();
     let all = LetterFilter::default();
     loop {
-        let gone = purge_letters(pool, &all, settings.dead_letter_retention, GROUP).await?;
+        let gone = purge_letters(pool, None, &all, settings.dead_letter_retention, GROUP).await?;
         done.expired += gone;
         failpoint!("letters::after_retention");
         if gone == 0 {

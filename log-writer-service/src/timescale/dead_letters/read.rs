@@ -6,7 +6,13 @@ use sqlx::{FromRow, PgConnection, PgPool, Postgres, Row, postgres::PgRow, query:
 use uuid::Uuid;
 
 use super::keep::Stage;
-use crate::{event::Timestamp, timescale::error::StoreError};
+use crate::{
+    event::Timestamp,
+    timescale::{
+        audit::{self, ActionOutcome, Actor},
+        error::StoreError,
+    },
+};
 
 /// Which letters are meant; what is not given matches all.
 #[derive(Debug, Clone, Default)]
@@ -229,22 +235,33 @@ impl LetterFilter {
 }
 
 impl StoredLetter {
-    /// Reads one letter, with its event where that is stored.
+    /// Reads one letter, with its event where that is stored, for somebody: it shows what was received.
     ///
     /// # Errors
-    /// As any query.
-    pub async fn read(pool: &PgPool, id: i64) -> Result<Option<Self>, StoreError> {
+    /// As any query; then nothing is shown.
+    pub async fn read(pool: &PgPool, actor: &Actor, id: i64) -> Result<Option<Self>, StoreError> {
         let attempted = "read a dead letter";
+        let mut transaction = pool.begin().await.map_err(StoreError::during(attempted))?;
         let sql = format!(
             "select {COLUMNS}, d.identity, d.raw,
                (select to_jsonb(a)::text from public.application_logs a
                 where a.id = d.event_id and a.\"timestamp\" = d.event_time and a.tenant = d.tenant limit 1) as event
              from log_writer.dead_letters d where d.id = $1"
         );
-        let row = sqlx::query(&sql).bind(id).fetch_optional(pool).await;
-        let Some(row) = row.map_err(StoreError::during(attempted))? else {
-            return Ok(None);
-        };
+        let row = sqlx::query(&sql).bind(id).fetch_optional(&mut *transaction).await;
+        let row = row.map_err(StoreError::during(attempted))?;
+        let (target, shown) = (serde_json::json!({ "ids": [id] }), i64::from(row.is_some()));
+        audit::record(
+            &mut *transaction,
+            actor,
+            "dead-letters show",
+            &target,
+            shown,
+            ActionOutcome::Done,
+        )
+        .await?;
+        transaction.commit().await.map_err(StoreError::during(attempted))?;
+        let Some(row) = row else { return Ok(None) };
         let read = |row: &PgRow| {
             Ok::<_, sqlx::Error>(Self {
                 letter: Letter::from_row(row)?,

@@ -5,7 +5,7 @@
 //! | 1 begin, lock the letter as it was read | nothing |
 //! | 2 rows, outbox rows | nothing: uncommitted |
 //! | 3 the letter: removed, replaced by those of its events that are refused again, or counted up | nothing: uncommitted |
-//! | 4 books: from `dead_lettered` to where each event went | nothing: uncommitted |
+//! | 4 books: from `dead_lettered` to where each event went; audit trail | nothing: uncommitted |
 //! | 5 COMMIT | redriven; a second attempt does not find the letter as it was |
 //!
 //! Letter and rows change places in one transaction, so nothing of it needs a digest to be exact.
@@ -17,6 +17,7 @@ use crate::{
     event::{Digest, Timestamp},
     failpoint::failpoint,
     timescale::{
+        audit::{self, ActionId, ActionOutcome},
         batch::Batch,
         bisect,
         books::{self, Books},
@@ -56,6 +57,7 @@ pub(in crate::timescale) async fn recommit(
     session: &mut Session,
     context: &Context<'_>,
     (id, attempts): (i64, i32),
+    action: ActionId,
     mut part: Part<'_>,
     mode: &CommitMode,
 ) -> Result<Recommitted, StoreError> {
@@ -95,6 +97,7 @@ pub(in crate::timescale) async fn recommit(
         && letter.stage.as_str() == held.stage
     {
         count_up(&mut session.connection, id, letter).await?;
+        audit::progress(&mut session.connection, action, 1, ActionOutcome::Running).await?;
         write::commit(&mut session.connection, context.warnings).await?;
         return Ok(Recommitted::Refused);
     }
@@ -108,6 +111,7 @@ pub(in crate::timescale) async fn recommit(
     books.received -= held.events;
     books.dead_lettered -= held.events;
     books::add_to_books(&mut session.connection, context.worker, &books).await?;
+    audit::progress(&mut session.connection, action, 1, ActionOutcome::Running).await?;
     // 5
     failpoint!("recommit::before_commit");
     write::commit(&mut session.connection, context.warnings).await?;

@@ -3,7 +3,7 @@
 //! | step | a crash after it means |
 //! |---|---|
 //! | 1 lock the letters, look for their events | nothing |
-//! | 2 outbox rows, letters marked, 3 books: from `index_dead_lettered` to outstanding | nothing: uncommitted |
+//! | 2 outbox rows, letters marked, 3 books: from `index_dead_lettered` to outstanding, audit trail | nothing: uncommitted |
 //! | 4 COMMIT | any replica delivers; a second redrive passes the marked letters over |
 //!
 //! What becomes of the event is the settlement's to record: a refusal raises the letter's attempts and unmarks it, anything
@@ -14,6 +14,7 @@ use sqlx::{PgPool, Row};
 use crate::{
     failpoint::failpoint,
     timescale::{
+        audit::{self, ActionId, ActionOutcome},
         books::{self, Books},
         error::StoreError,
     },
@@ -29,7 +30,7 @@ pub struct Requeued {
 }
 
 impl Requeued {
-    /// Puts the events of these letters into the outbox again, in one transaction.
+    /// Puts the events of these letters into the outbox again, in one transaction, as a part of the action.
     ///
     /// Outbox rows hold at most `events_max` events and about `bytes_max` bytes. Letters that are gone, of another stage, or
     /// in the outbox again already count nowhere.
@@ -42,6 +43,7 @@ impl Requeued {
     pub async fn requeue(
         pool: &PgPool,
         worker: &str,
+        action: ActionId,
         ids: &[i64],
         events_max: usize,
         bytes_max: usize,
@@ -65,6 +67,7 @@ impl Requeued {
             };
             books::add_to_books(&mut transaction, worker, &books).await?;
         }
+        audit::progress(&mut *transaction, action, requeued, ActionOutcome::Running).await?;
         failpoint!("requeue::before_commit");
         transaction.commit().await.map_err(StoreError::during(attempted))?;
         failpoint!("requeue::after_commit");
