@@ -45,11 +45,16 @@ fn say(name: &str, action: &str) {
     writeln!(std::io::stderr(), "failpoint {name}: {action}").ok();
 }
 
+/// Stops the process by a signal to this very thread: sent to the process, any other thread may take it, whenever that
+/// runs next, and this one would go on until then.
 #[cfg(feature = "failpoints")]
 fn stop_this_process(name: &str) {
     say(name, "stop");
-    let pid = std::process::id().to_string();
-    if let Err(error) = std::process::Command::new("kill").args(["-STOP", &pid]).status() {
+    let stopped = std::fs::read_link("/proc/thread-self").and_then(|thread| {
+        let thread = thread.file_name().unwrap_or_default().to_owned();
+        std::process::Command::new("kill").arg("-STOP").arg(thread).status()
+    });
+    if let Err(error) = stopped {
         tracing::error!(failpoint.name = name, %error, "the process could not be stopped");
     }
 }

@@ -79,6 +79,7 @@ async fn a_death_between_a_second_copy_and_its_removal_leaves_none_after_the_nex
         other.until_stopped_at("delivery::after_look_up").await;
         sender.service.signal("CONT");
         sender.service.until_died_at("delivery::after_bulk").await;
+        assert_eq!(by_index(&sender).await, [4], "{point}: its bulk arrived");
         roll_over(&sender).await;
         other.signal("CONT");
         other.until_died_at(point).await;
