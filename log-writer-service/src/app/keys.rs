@@ -22,7 +22,7 @@ pub(super) struct Keys {
 impl Keys {
     /// Reads the files that the configuration names.
     pub(super) fn open(config: &Config) -> anyhow::Result<Self> {
-        let credentials = Credentials::open(config).map_err(|mistakes| anyhow!("{}", mistakes.join("; ")))?;
+        let credentials = Credentials::open(config).map_err(|mistakes| anyhow!("{}", told(&mistakes)))?;
         let tls = server_config(&config.tls).map_err(|mistakes| anyhow!("{}", told(&mistakes)))?;
         if credentials.is_some() && tls.is_none() && !config.http.listen.ip().to_canonical().is_loopback() {
             tracing::warn!("tokens come in the clear: turn on [tls], or put a proxy with TLS in front");
@@ -58,8 +58,8 @@ impl Keys {
                 self.tell_expired();
             }
             Some(Err(mistakes)) => tracing::error!(
-                mistakes = mistakes.join("; "),
-                "SIGHUP: the new file of tokens is not used; THE OLD TOKENS STAY IN FORCE"
+                mistakes = told(&mistakes),
+                "SIGHUP: the new files of tokens and keys are not used; THE OLD TOKENS STAY IN FORCE"
             ),
         }
         let Some(tls) = &self.tls else { return };

@@ -1,32 +1,37 @@
 //! The file of tokens: read whole or not at all, every mistake told, nothing of a secret or a hash quoted.
 
-use std::{collections::BTreeMap, fmt::Write as _, fs::File, io::Read as _, path::Path, sync::Arc};
+use std::{fmt::Write as _, fs::File, io::Read as _, path::Path, sync::Arc};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Deserialize;
 
 use super::{
     expiry,
+    grant::{Grant, Scope, Scopes},
     hash::{Hash, from_hex},
-    token::{Scope, Scopes, Token, Tokens},
+    holder::{Holder, Subject},
+    tenants::Tenants,
+    token::{Token, Tokens},
 };
-use crate::config::{self, tenant_mistake};
+use crate::config::{Config, tenant_mistake};
 
 /// Largest file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
-/// Longest name of a token, in bytes.
+/// Longest name of a token or a certificate's holder, in bytes.
 const NAME_BYTES_MAX: usize = 64;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
     #[serde(default)]
-    token: Vec<Written>,
+    token: Vec<WrittenToken>,
+    #[serde(default)]
+    certificate: Vec<WrittenCertificate>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+struct WrittenToken {
     name: String,
     blake3: Option<String>,
     sha256: Option<String>,
@@ -35,16 +40,63 @@ struct Written {
     expires: Option<toml::Value>,
 }
 
-/// What the tokens' tenants are held against.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenCertificate {
+    name: String,
+    dns: Option<String>,
+    uri: Option<String>,
+    scopes: Vec<String>,
+    tenant: Option<String>,
+    expires: Option<toml::Value>,
+}
+
+/// What of an entry says whom it is for.
+struct WrittenGrant {
+    name: String,
+    scopes: Vec<String>,
+    tenant: Option<String>,
+    expires: Option<toml::Value>,
+}
+
+/// What the file's entries are held against.
 #[derive(Debug)]
 pub(super) struct Rules {
     default_tenant: Arc<str>,
+    /// Whether anyone asks for certificates of clients.
+    asks_for_certificates: bool,
 }
 
 impl Rules {
-    pub(super) fn new(events: &config::Events) -> Self {
+    pub(super) fn new(config: &Config) -> Self {
         Self {
-            default_tenant: Arc::from(events.default_tenant.as_str()),
+            default_tenant: Arc::from(config.events.default_tenant.as_str()),
+            asks_for_certificates: config.tls.enabled && config.tls.client_ca_file.is_some(),
+        }
+    }
+
+    /// The tenants that are known without a file.
+    pub(super) fn tenants(&self) -> Tenants {
+        Tenants::new(&self.default_tenant)
+    }
+}
+
+/// What stands in the file.
+#[derive(Debug)]
+pub(super) struct Entries {
+    pub(super) tokens: Tokens,
+    pub(super) holders: Vec<Holder>,
+    /// Theirs and the default one.
+    pub(super) tenants: Tenants,
+}
+
+impl Entries {
+    /// Where there is no file.
+    pub(super) fn none(rules: &Rules) -> Self {
+        Self {
+            tokens: Tokens(Vec::new()),
+            holders: Vec::new(),
+            tenants: rules.tenants(),
         }
     }
 }
@@ -53,59 +105,121 @@ impl Rules {
 ///
 /// # Errors
 /// All mistakes.
-pub(super) fn read(path: &Path, rules: &Rules) -> Result<Tokens, Vec<String>> {
+pub(super) fn read(path: &Path, rules: &Rules) -> Result<Entries, Vec<String>> {
+    let text = read_file(path).map_err(|wrong| vec![format!("the file of tokens {wrong}")])?;
+    parse(&text, rules)
+}
+
+/// Reads a file of bounded size.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn read_file(path: &Path) -> Result<String, String> {
     let mut text = String::new();
     let mut read = || -> std::io::Result<()> {
         let mut file = File::open(path)?.take(FILE_BYTES_MAX + 1);
         file.read_to_string(&mut text).map(|_| ())
     };
     if let Err(error) = read() {
-        return Err(vec![format!("the file of tokens cannot be read: {error}")]);
+        return Err(format!("cannot be read: {error}"));
     }
     if u64::try_from(text.len()).unwrap_or(u64::MAX) > FILE_BYTES_MAX {
-        return Err(vec![format!("the file of tokens has more than {FILE_BYTES_MAX} bytes")]);
+        return Err(format!("has more than {FILE_BYTES_MAX} bytes"));
     }
-    parse(&text, rules)
+    Ok(text)
 }
 
-pub(super) fn parse(text: &str, rules: &Rules) -> Result<Tokens, Vec<String>> {
+pub(super) fn parse(text: &str, rules: &Rules) -> Result<Entries, Vec<String>> {
     let document: Document = toml::from_str(text).map_err(|error| vec![explain(text, &error)])?;
     let mut mistakes = Vec::new();
-    let mut tokens: Vec<Token> = Vec::new();
+    let (mut tokens, mut holders): (Vec<Token>, Vec<Holder>) = (Vec::new(), Vec::new());
     for (number, written) in (1_u32..).zip(document.token) {
         match token(number, written, rules) {
             Ok(token) => tokens.push(token),
             Err(wrong) => mistakes.extend(wrong),
         }
     }
-    if tokens.is_empty() && mistakes.is_empty() {
+    for (number, written) in (1_u32..).zip(document.certificate) {
+        match holder(number, written, rules) {
+            Ok(holder) => holders.push(holder),
+            Err(wrong) => mistakes.extend(wrong),
+        }
+    }
+    if tokens.is_empty() && holders.is_empty() && mistakes.is_empty() {
         mistakes.push("the file has no token, so nobody could send or read; `token new` makes an entry".to_owned());
     }
-    mistakes.extend(between(&tokens, rules));
+    let (mut between, tenants) = between(&tokens, &holders, rules);
+    mistakes.append(&mut between);
     if mistakes.is_empty() {
-        Ok(Tokens(tokens))
+        Ok(Entries {
+            tokens: Tokens(tokens),
+            holders,
+            tenants,
+        })
     } else {
         Err(mistakes)
     }
 }
 
-fn token(number: u32, written: Written, rules: &Rules) -> Result<Token, Vec<String>> {
-    if let Some(wrong) = name_mistake(&written.name) {
-        // Not quoted: it may be the secret, put in the wrong place.
-        return Err(vec![format!("the name of token number {number} {wrong}")]);
-    }
-    let name = written.name;
-    let mut mistakes = Vec::new();
-    let mut wrong = |message: String| mistakes.push(format!("token `{name}` {message}"));
+fn token(number: u32, written: WrittenToken, rules: &Rules) -> Result<Token, Vec<String>> {
     let hash = match (written.blake3.as_deref(), written.sha256.as_deref()) {
         (Some(hex), None) => from_hex(hex).map(Hash::Blake3),
         (None, Some(hex)) => from_hex(hex).map(Hash::Sha256),
         (Some(_), Some(_)) | (None, None) => None,
     };
-    if hash.is_none() {
-        wrong(
-            "needs one of blake3 and sha256: the hash of its secret, 64 hex digits (`token hash` makes it)".to_owned(),
-        );
+    let mistake = "needs one of blake3 and sha256: the hash of its secret, 64 hex digits (`token hash` makes it)";
+    let (name, scopes, tenant, expires) = (written.name, written.scopes, written.tenant, written.expires);
+    let written = WrittenGrant {
+        name,
+        scopes,
+        tenant,
+        expires,
+    };
+    let (hash, grant) = granted("token", number, written, hash.ok_or(mistake), rules)?;
+    Ok(Token { grant, hash })
+}
+
+fn holder(number: u32, written: WrittenCertificate, rules: &Rules) -> Result<Holder, Vec<String>> {
+    let is_whole = |name: &String| !name.is_empty() && name.chars().all(|c| c.is_ascii_graphic() && c != '*');
+    let subject = match (written.dns.filter(is_whole), written.uri.filter(is_whole)) {
+        (Some(name), None) => Ok(Subject::Dns(name.to_ascii_lowercase())),
+        (None, Some(name)) => Ok(Subject::Uri(name)),
+        (Some(_), Some(_)) | (None, None) => {
+            Err("needs one of dns and uri: a whole name of its certificate, without `*`")
+        }
+    };
+    let subject = subject.and_then(|subject| {
+        let mistake = "can never come: no certificate is asked for without tls.client_ca_file";
+        rules.asks_for_certificates.then_some(subject).ok_or(mistake)
+    });
+    let (name, scopes, tenant, expires) = (written.name, written.scopes, written.tenant, written.expires);
+    let written = WrittenGrant {
+        name,
+        scopes,
+        tenant,
+        expires,
+    };
+    let (subject, grant) = granted("certificate", number, written, subject, rules)?;
+    Ok(Holder { grant, subject })
+}
+
+/// Checks what an entry grants, and tells what is wrong with its proof along with that.
+fn granted<P>(
+    kind: &str,
+    number: u32,
+    written: WrittenGrant,
+    proof: Result<P, &str>,
+    rules: &Rules,
+) -> Result<(P, Grant), Vec<String>> {
+    if let Some(wrong) = name_mistake(&written.name) {
+        // Not quoted: it may be the secret, put in the wrong place.
+        return Err(vec![format!("the name of {kind} number {number} {wrong}")]);
+    }
+    let name = written.name;
+    let mut mistakes = Vec::new();
+    let mut wrong = |message: String| mistakes.push(format!("{kind} `{name}` {message}"));
+    if let Err(mistake) = &proof {
+        wrong((*mistake).to_owned());
     }
     let known = |text: &String| Scope::ALL.into_iter().find(|scope| scope.name() == *text);
     let scopes: Vec<Scope> = written.scopes.iter().filter_map(known).collect();
@@ -127,48 +241,59 @@ fn token(number: u32, written: Written, rules: &Rules) -> Result<Token, Vec<Stri
     if let Some(Err(error)) = &expires {
         wrong(format!("has an `expires` that {error}"));
     }
-    match (hash, expires.transpose()) {
-        (Some(hash), Ok(expires)) if mistakes.is_empty() => Ok(Token {
-            name: Arc::from(name),
-            hash,
-            scopes: Scopes(scopes),
-            tenant: written
-                .tenant
-                .map_or_else(|| Arc::clone(&rules.default_tenant), Arc::from),
-            expires,
-        }),
-        (Some(_) | None, Ok(_) | Err(_)) => Err(mistakes),
+    match (proof, expires.transpose()) {
+        (Ok(proof), Ok(expires)) if mistakes.is_empty() => {
+            let tenant = written.tenant.map(Arc::from);
+            let grant = Grant {
+                name: Arc::from(name),
+                scopes: Scopes(scopes),
+                tenant: tenant.unwrap_or_else(|| Arc::clone(&rules.default_tenant)),
+                expires,
+            };
+            Ok((proof, grant))
+        }
+        (Ok(_) | Err(_), Ok(_) | Err(_)) => Err(mistakes),
     }
 }
 
-/// What does not hold between tokens.
-fn between(tokens: &[Token], rules: &Rules) -> Vec<String> {
+/// What does not hold between entries; and their tenants.
+fn between(tokens: &[Token], holders: &[Holder], rules: &Rules) -> (Vec<String>, Tenants) {
     let mut mistakes = Vec::new();
-    let mut lower: BTreeMap<String, Arc<str>> = BTreeMap::new();
-    lower.insert(rules.default_tenant.to_lowercase(), Arc::clone(&rules.default_tenant));
     for (number, token) in tokens.iter().enumerate() {
-        for before in tokens.iter().take(number) {
-            if before.name == token.name {
-                mistakes.push(format!("two tokens have the name `{}`", token.name));
-            }
-            if before.hash == token.hash {
-                mistakes.push(format!(
-                    "tokens `{}` and `{}` have the same secret, so nobody can tell which one is meant",
-                    before.name, token.name
-                ));
-            }
-        }
-        let before = lower
-            .entry(token.tenant.to_lowercase())
-            .or_insert_with(|| Arc::clone(&token.tenant));
-        if *before != token.tenant {
+        for before in tokens.iter().take(number).filter(|before| before.hash == token.hash) {
             mistakes.push(format!(
-                "tenants `{before}` and `{}` differ only in case and would share an index; rename one",
-                token.tenant
+                "tokens `{}` and `{}` have the same secret, so nobody can tell which one is meant",
+                before.grant.name, token.grant.name
             ));
         }
     }
-    mistakes
+    for (number, holder) in holders.iter().enumerate() {
+        for before in holders
+            .iter()
+            .take(number)
+            .filter(|before| before.subject == holder.subject)
+        {
+            mistakes.push(format!(
+                "certificates `{}` and `{}` have the same name in them, so nobody can tell which one is meant",
+                before.grant.name, holder.grant.name
+            ));
+        }
+    }
+    let mut tenants = rules.tenants();
+    let of_tokens = tokens.iter().map(|token| &token.grant);
+    let grants: Vec<&Grant> = of_tokens.chain(holders.iter().map(|holder| &holder.grant)).collect();
+    for (number, grant) in grants.iter().enumerate() {
+        if grants.iter().take(number).any(|before| before.name == grant.name) {
+            mistakes.push(format!("two entries have the name `{}`", grant.name));
+        }
+        if let Err(before) = tenants.add(&grant.tenant) {
+            mistakes.push(format!(
+                "tenants `{before}` and `{}` differ only in case and would share an index; rename one",
+                grant.tenant
+            ));
+        }
+    }
+    (mistakes, tenants)
 }
 
 /// Without a quote of the line, which the whole message would have.

@@ -1,20 +1,23 @@
-//! Who may do what: tokens and certificates, checked on every request, replaced while the service runs.
+//! Who may do what: tokens, tokens that an issuer signed (JWT) and certificates, checked on every request, replaced while
+//! the service runs.
 //!
 //! The file holds hashes; a secret is seen in a request only and is never logged or kept. An unknown name takes as long
-//! as a wrong secret: every check compares with every token. A new file that is wrong or cannot be read changes nothing:
-//! the tokens before it stay. What a refusal looks like over HTTP is `http`'s.
+//! as a wrong secret: every check compares with every token. Where a token and a certificate come together the token says
+//! who it is. New files of which one is wrong or cannot be read change nothing: what was in force before stays. What a
+//! refusal looks like over HTTP is `http`'s.
 
 mod certificates;
 mod expiry;
 mod file;
+mod grant;
 mod hash;
+mod holder;
+mod jwt;
 mod presented;
+mod tenants;
 mod token;
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use chrono::{DateTime, Utc};
 
@@ -22,20 +25,24 @@ pub use self::{
     certificates::server_config,
     expiry::{InvalidExpiry, expiry},
     file::{Entry, entry},
+    grant::{Scope, Scopes},
     hash::{SECRET_BYTES_MIN, WeakSecret, hash_of, new_secret},
-    token::{Scope, Scopes},
+    holder::{Subject, subjects},
 };
 use self::{
-    file::Rules,
+    file::{Entries, Rules, read_file},
+    grant::Grant,
+    holder::Holder,
+    jwt::Jwt,
     presented::{Malformed, Presented},
     token::Tokens,
 };
-use crate::config::Config;
+use crate::config::{self, Config};
 
 /// What a request may count on once its credential was found good.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// Name of the token.
+    /// Name of the token or of the certificate's holder; `jwt:` and the subject of a signed token.
     pub token: Arc<str>,
     /// The tenant that its events are stored under.
     pub tenant: Arc<str>,
@@ -52,22 +59,25 @@ pub enum Reason {
     Missing,
     /// A credential that cannot be read, or several.
     Malformed,
-    /// No token has this secret, or not under this name.
+    /// No token has this secret, or not under this name; a signature by none of the keys; a certificate of nobody known.
     Unknown,
-    /// A good token after its end.
+    /// A good credential after its end.
     Expired,
-    /// A good token that may not do this.
+    /// A well-signed token that is for others, not yet in force, or of a tenant that cannot be one.
+    Claims,
+    /// A good credential that may not do this.
     Scope,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Certificate,
         Self::Missing,
         Self::Malformed,
         Self::Unknown,
         Self::Expired,
+        Self::Claims,
         Self::Scope,
     ];
 
@@ -80,6 +90,7 @@ impl Reason {
             Self::Malformed => "malformed",
             Self::Unknown => "unknown",
             Self::Expired => "expired",
+            Self::Claims => "claims",
             Self::Scope => "scope",
         }
     }
@@ -92,88 +103,158 @@ pub struct Denied {
     pub reason: Reason,
     /// The token it is about, if one of that name or secret is known.
     pub token: Option<Arc<str>>,
+    /// What more there is to say, for the log alone.
+    pub detail: &'static str,
 }
 
-/// The tokens in force. Clones share them.
+impl Denied {
+    /// A refusal of which there is no more to say.
+    #[must_use]
+    pub fn new(reason: Reason, token: Option<Arc<str>>) -> Self {
+        Self {
+            reason,
+            token,
+            detail: "",
+        }
+    }
+}
+
+/// The credentials in force. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Credentials {
-    path: PathBuf,
+    settings: config::Auth,
     rules: Arc<Rules>,
-    tokens: Arc<RwLock<Arc<Tokens>>>,
+    in_force: Arc<RwLock<Arc<InForce>>>,
+}
+
+#[derive(Debug)]
+struct InForce {
+    tokens: Tokens,
+    holders: Vec<Holder>,
+    jwt: Option<Jwt>,
+}
+
+impl InForce {
+    fn read(settings: &config::Auth, rules: &Rules) -> Result<Self, Vec<(String, String)>> {
+        let of = |key: &'static str| {
+            move |wrong: Vec<String>| {
+                wrong
+                    .into_iter()
+                    .map(|wrong| (key.to_owned(), wrong))
+                    .collect::<Vec<_>>()
+            }
+        };
+        let entries = match &settings.tokens_file {
+            Some(path) => file::read(path, rules).map_err(of("auth.tokens_file"))?,
+            None => Entries::none(rules),
+        };
+        let jwt = Jwt::open(&settings.jwt, entries.tenants).map_err(of("auth.jwt.jwks_file"))?;
+        Ok(Self {
+            jwt,
+            tokens: entries.tokens,
+            holders: entries.holders,
+        })
+    }
+
+    fn grants(&self) -> impl Iterator<Item = &Grant> {
+        let of_tokens = self.tokens.0.iter().map(|token| &token.grant);
+        of_tokens.chain(self.holders.iter().map(|holder| &holder.grant))
+    }
+
+    /// Who presents this.
+    fn of_presented(&self, presented: &Presented) -> Result<Grant, Denied> {
+        let found = self.tokens.find(presented);
+        match (found.token, &self.jwt) {
+            (Some(token), _) => Ok(token.grant.clone()),
+            (None, Some(jwt)) if presented.name.is_none() && Jwt::looks_like_one(&presented.secret) => {
+                jwt.check(&presented.secret).map_err(|(reason, detail)| Denied {
+                    reason,
+                    token: None,
+                    detail,
+                })
+            }
+            (None, _) => Err(Denied::new(Reason::Unknown, found.named)),
+        }
+    }
+
+    /// Whose certificate this is.
+    fn of_certificate(&self, subjects: &[Subject]) -> Result<Grant, Denied> {
+        let holder = holder::find(&self.holders, subjects);
+        let holder = holder.ok_or_else(|| Denied::new(Reason::Unknown, None))?;
+        Ok(holder.grant.clone())
+    }
 }
 
 impl Credentials {
-    /// Reads the tokens; `None` if nobody is asked for one.
+    /// Reads the tokens, certificates and keys; `None` if nobody is asked for one.
     ///
     /// # Errors
-    /// Every mistake in the file, one text each; no secret and no hash stands in them.
-    pub fn open(config: &Config) -> Result<Option<Self>, Vec<String>> {
+    /// Keys and every mistake in their files; no secret and no hash stands in them.
+    pub fn open(config: &Config) -> Result<Option<Self>, Vec<(String, String)>> {
         if !config.auth.enabled {
             return Ok(None);
         }
-        let path = config.auth.tokens_file.clone().unwrap_or_default();
-        let rules = Rules::new(&config.events);
-        let tokens = file::read(&path, &rules)?;
+        let rules = Rules::new(config);
+        let in_force = InForce::read(&config.auth, &rules)?;
         Ok(Some(Self {
-            path,
+            settings: config.auth.clone(),
             rules: Arc::new(rules),
-            tokens: Arc::new(RwLock::new(Arc::new(tokens))),
+            in_force: Arc::new(RwLock::new(Arc::new(in_force))),
         }))
     }
 
-    /// Reads the file again and puts its tokens in force; how many they are.
+    /// Reads the files again and puts them in force; how many tokens and certificates they name.
     ///
     /// # Errors
-    /// As [`Credentials::open`]; then the tokens before stay in force.
-    pub fn reload(&self) -> Result<usize, Vec<String>> {
-        let tokens = file::read(&self.path, &self.rules)?;
-        let count = tokens.len();
-        *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(tokens);
+    /// As [`Credentials::open`]; then all that was in force stays so.
+    pub fn reload(&self) -> Result<usize, Vec<(String, String)>> {
+        let new = InForce::read(&self.settings, &self.rules)?;
+        let count = new.grants().count();
+        *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
         Ok(count)
     }
 
-    /// Names of the tokens in force that are past their end.
+    /// Names of the tokens and certificates in force that are past their end.
     #[must_use]
     pub fn expired(&self, now: DateTime<Utc>) -> Vec<Arc<str>> {
-        self.in_force().expired(now)
+        let in_force = self.in_force();
+        let expired = in_force.grants().filter(|grant| grant.is_expired(now));
+        expired.map(|grant| Arc::clone(&grant.name)).collect()
     }
 
-    /// Checks a request's `Authorization` headers.
+    /// Checks a request's `Authorization` headers; without one, the names in its sender's certificate.
     ///
     /// # Errors
     /// [`Denied`] if the request must not be served.
     pub fn check<'a>(
         &self,
         headers: impl IntoIterator<Item = &'a [u8]>,
+        subjects: &[Subject],
         needed: Scope,
         now: DateTime<Utc>,
     ) -> Result<Caller, Denied> {
-        let denied = |reason, token| Err(Denied { reason, token });
-        let presented = match Presented::of(headers) {
-            Ok(Some(presented)) => presented,
-            Ok(None) => return denied(Reason::Missing, None),
-            Err(Malformed) => return denied(Reason::Malformed, None),
+        let in_force = self.in_force();
+        let grant = match Presented::of(headers) {
+            Ok(Some(presented)) => in_force.of_presented(&presented)?,
+            Ok(None) if subjects.is_empty() => return Err(Denied::new(Reason::Missing, None)),
+            Ok(None) => in_force.of_certificate(subjects)?,
+            Err(Malformed) => return Err(Denied::new(Reason::Malformed, None)),
         };
-        let tokens = self.in_force();
-        let found = tokens.find(&presented);
-        let Some(token) = found.token else {
-            return denied(Reason::Unknown, found.named);
-        };
-        if token.is_expired(now) {
-            return denied(Reason::Expired, Some(Arc::clone(&token.name)));
+        if grant.is_expired(now) {
+            return Err(Denied::new(Reason::Expired, Some(grant.name)));
         }
-        if !token.scopes.contains(needed) {
-            return denied(Reason::Scope, Some(Arc::clone(&token.name)));
+        if !grant.scopes.contains(needed) {
+            return Err(Denied::new(Reason::Scope, Some(grant.name)));
         }
         Ok(Caller {
-            token: Arc::clone(&token.name),
-            tenant: Arc::clone(&token.tenant),
-            is_admin: token.scopes.contains(Scope::Admin),
+            token: grant.name,
+            tenant: grant.tenant,
+            is_admin: grant.scopes.contains(Scope::Admin),
         })
     }
 
-    fn in_force(&self) -> Arc<Tokens> {
-        Arc::clone(&self.tokens.read().unwrap_or_else(PoisonError::into_inner))
+    fn in_force(&self) -> Arc<InForce> {
+        Arc::clone(&self.in_force.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -193,14 +274,10 @@ pub fn mistakes(config: &Config) -> Vec<(String, String)> {
         ));
     }
     // Without a name of a file the configuration has said so itself.
-    if config.auth.tokens_file.is_some()
+    if (config.auth.tokens_file.is_some() || config.auth.jwt.jwks_file.is_some())
         && let Err(mistakes) = Credentials::open(config)
     {
-        found.extend(
-            mistakes
-                .into_iter()
-                .map(|mistake| ("auth.tokens_file".to_owned(), mistake)),
-        );
+        found.extend(mistakes);
     }
     if let Err(mistakes) = server_config(&config.tls) {
         found.extend(mistakes);

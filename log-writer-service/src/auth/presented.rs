@@ -2,8 +2,8 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-/// Longest credential that is looked at, in bytes.
-const CREDENTIAL_BYTES_MAX: usize = 1024;
+/// Longest credential that is looked at, in bytes; a signed token with many claims has a few thousand.
+const CREDENTIAL_BYTES_MAX: usize = 8192;
 
 /// A credential as it was sent.
 #[derive(PartialEq, Eq)]

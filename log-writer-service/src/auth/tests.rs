@@ -46,7 +46,12 @@ fn opened(text: &str) -> (TempDir, Result<Credentials, String>) {
     fs::write(&path, text).unwrap();
     let config = config(&[("auth.enabled", "true"), ("auth.tokens_file", path.to_str().unwrap())]);
     let credentials = Credentials::open(&config).map(Option::unwrap);
-    (folder, credentials.map_err(|mistakes| mistakes.join("\n")))
+    (folder, credentials.map_err(|mistakes| told(&mistakes)))
+}
+
+fn told(mistakes: &[(String, String)]) -> String {
+    let told: Vec<_> = mistakes.iter().map(|(key, wrong)| format!("{key}: {wrong}")).collect();
+    told.join("\n")
 }
 
 fn bearer(secret: &str) -> String {
@@ -65,7 +70,7 @@ fn at(text: &str) -> DateTime<Utc> {
 fn check(credentials: &Credentials, header: &str, scope: Scope) -> Result<(String, String), (Reason, Option<String>)> {
     let now = at("2029-12-31T23:59:59Z");
     credentials
-        .check([header.as_bytes()], scope, now)
+        .check([header.as_bytes()], &[], scope, now)
         .map(|caller| (caller.token.to_string(), caller.tenant.to_string()))
         .map_err(|denied| (denied.reason, denied.token.map(|name| name.to_string())))
 }
@@ -113,7 +118,7 @@ fn what_is_wrong_is_refused_with_its_reason() {
         assert_eq!(check(&credentials, &header, scope), Err((reason, token)), "{header}");
     }
     let none: [&[u8]; 0] = [];
-    let denied = credentials.check(none, Scope::Ingest, Utc::now()).unwrap_err();
+    let denied = credentials.check(none, &[], Scope::Ingest, Utc::now()).unwrap_err();
     assert_eq!(denied.reason, Reason::Missing);
 }
 
@@ -125,7 +130,7 @@ fn a_token_ends_when_it_says() {
     let header = bearer(OTHER);
     let on = |now| {
         credentials
-            .check([header.as_bytes()], Scope::Read, now)
+            .check([header.as_bytes()], &[], Scope::Read, now)
             .map_err(|denied| denied.reason)
     };
     assert!(on(end - TimeDelta::milliseconds(1)).is_ok());
@@ -274,4 +279,109 @@ fn a_listener_open_to_others_needs_tokens_or_consent() {
         ("auth.tokens_file", absent),
     ];
     assert_eq!(mistakes_of(&with_tokens), ["auth.tokens_file"]);
+}
+
+/// A configuration that asks for certificates, with this file of tokens.
+fn with_certificates(text: &str) -> (TempDir, Result<Credentials, String>) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens.toml");
+    fs::write(&path, text).unwrap();
+    let config = config(&[
+        ("auth.enabled", "true"),
+        ("auth.tokens_file", path.to_str().unwrap()),
+        ("tls.enabled", "true"),
+        ("tls.cert_file", "/nonexistent"),
+        ("tls.key_file", "/nonexistent"),
+        ("tls.client_ca_file", "/nonexistent"),
+    ]);
+    let credentials = Credentials::open(&config).map(Option::unwrap);
+    (folder, credentials.map_err(|mistakes| told(&mistakes)))
+}
+
+const HOLDERS: &str = "[[certificate]]\nname = \"web-1\"\ndns = \"Web-1.example.org\"\nscopes = [\"ingest\"]\ntenant = \"shop\"\n\
+    [[certificate]]\nname = \"spiffe\"\nuri = \"spiffe://example.org/agent\"\nscopes = [\"ingest\", \"read\"]\n\
+    expires = 2029-01-01T00:00:00Z\n";
+
+#[test]
+fn a_certificate_counts_by_a_whole_name_in_it_and_a_token_beside_it_decides() {
+    let (_folder, credentials) = with_certificates(&format!("{}{HOLDERS}", tokens()));
+    let credentials = credentials.unwrap();
+    let of = |header: Option<&str>, subjects: &[Subject], scope| {
+        let caller = credentials.check(header.map(str::as_bytes), subjects, scope, at("2028-12-31T00:00:00Z"));
+        caller
+            .map(|caller| (caller.token.to_string(), caller.tenant.to_string()))
+            .map_err(|denied| denied.reason)
+    };
+    let dns = |name: &str| Subject::Dns(name.to_owned());
+    let uri = |name: &str| Subject::Uri(name.to_owned());
+    let web = Ok(("web-1".to_owned(), "shop".to_owned()));
+    let spiffe = uri("spiffe://example.org/agent");
+    assert_eq!(of(None, &[dns("web-1.example.org")], Scope::Ingest), web);
+    assert_eq!(
+        of(
+            None,
+            &[dns("other.example.org"), dns("web-1.example.org")],
+            Scope::Ingest
+        ),
+        web
+    );
+    assert_eq!(
+        of(None, &[spiffe.clone()], Scope::Read),
+        Ok(("spiffe".to_owned(), "default".to_owned()))
+    );
+    for (subjects, reason) in [
+        (vec![], Reason::Missing),
+        (vec![dns("*.example.org")], Reason::Unknown),
+        (vec![dns("web-1.example.org.evil.org")], Reason::Unknown),
+        (vec![uri("web-1.example.org")], Reason::Unknown),
+        (vec![uri("spiffe://example.org/agent/x")], Reason::Unknown),
+        // Two at once: nobody can tell which one is meant.
+        (vec![dns("web-1.example.org"), spiffe.clone()], Reason::Unknown),
+    ] {
+        assert_eq!(of(None, &subjects, Scope::Ingest), Err(reason), "{subjects:?}");
+    }
+    assert_eq!(of(None, &[dns("web-1.example.org")], Scope::Read), Err(Reason::Scope));
+    let agent = Ok(("agent".to_owned(), "Acme".to_owned()));
+    let certificate = [dns("web-1.example.org")];
+    assert_eq!(of(Some(&bearer(SECRET)), &certificate, Scope::Ingest), agent);
+    // A token that is not good is not made good by the certificate.
+    for header in ["Bearer another-secret-of-some-length", "nonsense"] {
+        assert!(of(Some(header), &certificate, Scope::Ingest).is_err(), "{header}");
+    }
+    let late = credentials.check([], &[spiffe], Scope::Read, at("2029-01-01T00:00:00Z"));
+    assert_eq!(late.unwrap_err().reason, Reason::Expired);
+}
+
+#[test]
+fn every_mistake_about_a_certificate_is_told() {
+    let (_folder, credentials) = opened(HOLDERS);
+    assert!(
+        credentials.unwrap_err().contains("tls.client_ca_file"),
+        "nobody asks for one"
+    );
+    let entry = |rest: &str| format!("[[certificate]]\nname = \"a\"\nscopes = [\"read\"]\n{rest}\n");
+    for (text, part) in [
+        (entry(""), "needs one of dns and uri"),
+        (entry("dns = \"*.example.org\""), "without `*`"),
+        (entry("dns = \"\""), "needs one of dns and uri"),
+        (entry("dns = \"a\"\nuri = \"b\""), "needs one of dns and uri"),
+        (entry("common_name = \"a\""), "unknown field"),
+        (entry("dns = \"a\"\ntenant = \"a/b\""), "tenant"),
+        (
+            format!("{}{}", entry("dns = \"x.y\""), entry("dns = \"X.Y\"")),
+            "the same name in them",
+        ),
+        (
+            format!("{}{}", entry("dns = \"x\""), entry("uri = \"x\"")),
+            "two entries have the name `a`",
+        ),
+        (
+            format!("{}{}", tokens(), entry("dns = \"x\"\ntenant = \"acme\"")),
+            "differ only in case",
+        ),
+    ] {
+        let (_folder, credentials) = with_certificates(&text);
+        let mistakes = credentials.unwrap_err();
+        assert!(mistakes.contains(part), "{text}\n{mistakes}");
+    }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tracing_subscriber::EnvFilter;
 
-use super::{Config, load::Merge};
+use super::{Config, auth, load::Merge};
 
 /// Vector's default `request.timeout_secs` of the http sink (0.57).
 const VECTOR_TIMEOUT: Duration = Duration::from_secs(60);
@@ -25,7 +25,7 @@ const KEEP_MIN: Duration = Duration::from_secs(16 * 86_400);
 pub(super) fn between_keys(config: &Config, merge: &mut Merge) {
     no_zeros(config, merge);
     http(config, merge);
-    auth(config, merge);
+    auth::check(config, merge);
     tls(config, merge);
     events(config, merge);
     database(config, merge);
@@ -120,23 +120,6 @@ fn http(config: &Config, merge: &mut Merge) {
             &["http.answer_timeout"],
             "must be below 60s: Vector gives up by then and sends the batch again while the first is still at work",
         );
-    }
-}
-
-fn auth(config: &Config, merge: &mut Merge) {
-    let auth = &config.auth;
-    match (auth.enabled, &auth.tokens_file) {
-        (true, None) => merge.refuse(
-            &["auth.enabled", "auth.tokens_file"],
-            "requests need a token, but no file of tokens is named; `log-writer-service token new` makes an entry for one",
-        ),
-        (false, Some(_)) => merge
-            .notes
-            .push("auth.tokens_file is not read: auth.enabled is false, nobody is asked for a token".to_owned()),
-        (true, Some(_)) if !config.events.body_tenants.is_empty() => merge
-            .notes
-            .push("events.body_tenants has no effect: with auth.enabled the tenant is the token's".to_owned()),
-        (true, Some(_)) | (false, None) => {}
     }
 }
 

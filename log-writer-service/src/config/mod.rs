@@ -33,7 +33,7 @@ mod unit;
 use serde::Deserialize;
 
 pub use self::api::Api;
-pub use self::auth::Auth;
+pub use self::auth::{Auth, Jwt};
 pub use self::check::tenant_mistake;
 pub use self::database::{Database, SynchronousCommit};
 pub use self::delivery::Delivery;

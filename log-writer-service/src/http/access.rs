@@ -2,7 +2,7 @@
 //!
 //! | situation | answer |
 //! |---|---|
-//! | no certificate where one is needed; no credential, one that is not known, or past its end | 401 |
+//! | no certificate where one is needed; no credential, one that is not known, past its end, or for others | 401 |
 //! | a good credential that does not allow this | 403 |
 //!
 //! Both say no more than that. Vector drops the batch on either unless its `retry_strategy` names them (0.57), so the log
@@ -76,21 +76,19 @@ pub(super) struct Asking {
 }
 
 impl Asking {
-    /// Who sends it, if the tokens say so.
+    /// Who sends it, if anybody is asked.
     fn check(&self, request: &Request) -> Result<Option<Caller>, Denied> {
         let peer = request.extensions().get::<Peer>();
         if self.guard.needs_certificate && !peer.is_some_and(|peer| peer.has_certificate) {
-            return Err(Denied {
-                reason: Reason::Certificate,
-                token: None,
-            });
+            return Err(Denied::new(Reason::Certificate, None));
         }
         let Some(credentials) = &self.guard.credentials else {
             return Ok(None);
         };
         let presented = request.headers().get_all(header::AUTHORIZATION);
         let presented = presented.iter().map(HeaderValue::as_bytes);
-        credentials.check(presented, self.scope, Utc::now()).map(Some)
+        let subjects = peer.map_or(&[][..], |peer| &peer.subjects);
+        credentials.check(presented, subjects, self.scope, Utc::now()).map(Some)
     }
 }
 
@@ -155,6 +153,7 @@ impl Complaints {
             source.address = %address,
             auth.reason = denied.reason.name(),
             auth.scope = scope.name(),
+            auth.detail = denied.detail,
             auth.token = denied.token.as_deref().unwrap_or("not known"),
             requests_before = silent,
             "a request was refused for its credential; Vector drops its batch on that unless its retry_strategy names 401 and 403"

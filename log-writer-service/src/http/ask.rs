@@ -22,28 +22,29 @@ pub(super) fn routes(asker: &Asker) -> Router<AppState> {
     let router = Router::new().route("/api/openapi.json", get(async || Json(document())));
     CATALOGUE.iter().fold(router, |router, entry| {
         let asker = asker.clone();
-        let handler = move |caller: Option<Extension<Caller>>, path: Path<Vec<(String, String)>>, query: Pairs| {
+        let handler = move |caller: Option<Extension<Caller>>, path: Parts, query: Pairs| {
             answer(asker, entry, caller, path, query)
         };
         router.route(entry.path, get(handler))
     })
 }
 
+type Parts = Result<Path<Vec<(String, String)>>, axum::extract::rejection::PathRejection>;
 type Pairs = Result<Query<Vec<(String, String)>>, axum::extract::rejection::QueryRejection>;
 
 async fn answer(
     asker: Asker,
     entry: &'static Entry,
     caller: Option<Extension<Caller>>,
-    Path(path): Path<Vec<(String, String)>>,
+    path: Parts,
     query: Pairs,
 ) -> Response {
+    let unclear = |what| problem(StatusCode::BAD_REQUEST, "unclear_question", what);
+    let Ok(Path(path)) = path else {
+        return unclear("the path is no text");
+    };
     let Ok(Query(query)) = query else {
-        return problem(
-            StatusCode::BAD_REQUEST,
-            "unclear_question",
-            "the part after `?` cannot be read as name=value pairs",
-        );
+        return unclear("the part after `?` cannot be read as name=value pairs");
     };
     let mut parameters = Map::new();
     for (name, text) in path.iter().chain(&query) {
@@ -72,5 +73,9 @@ fn refuse(error: &AskError) -> Response {
         AskError::TooSlow => (StatusCode::GATEWAY_TIMEOUT, "too_slow"),
         AskError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
     };
+    if let AskError::Unavailable(reason) = error {
+        tracing::warn!(reason, "a question could not be answered");
+        return problem(status, name, "nobody can be asked now; the log says why");
+    }
     problem(status, name, &error.to_string())
 }

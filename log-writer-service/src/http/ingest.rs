@@ -112,8 +112,14 @@ fn answer(result: Result<Accepted, Refusal>) -> Response {
         Err(refusal @ Refusal::NeverFits { .. }) => {
             problem(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", &refusal.to_string())
         }
-        Err(refusal @ Refusal::Unavailable(_)) => {
-            problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable", &refusal.to_string())
+        Err(Refusal::Unavailable(reason)) => {
+            // It names servers and tables, which a sender need not know.
+            tracing::debug!(reason, "a request is answered 503");
+            problem(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "unavailable",
+                "not committed now; send it again",
+            )
         }
     }
 }

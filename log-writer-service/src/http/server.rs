@@ -22,7 +22,10 @@ use tokio::{
 };
 use tower::Service;
 
-use crate::config;
+use crate::{
+    auth::{Subject, subjects},
+    config,
+};
 
 /// A listener with its address.
 #[derive(Debug)]
@@ -36,10 +39,12 @@ pub struct Served {
 }
 
 /// Who is at the other end of a connection; an extension of each of its requests.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Peer {
     /// It has proven itself with a certificate of one of `tls.client_ca_file`.
     pub(super) has_certificate: bool,
+    /// The names in that certificate.
+    pub(super) subjects: Arc<[Subject]>,
 }
 
 /// Binds the listener.
@@ -139,7 +144,12 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Proven {
         Box::pin(async move {
             let (stream, mut held) = accepting.await?;
             let (_, connection) = stream.get_ref();
-            held.peer.has_certificate = connection.peer_certificates().is_some_and(|chain| !chain.is_empty());
+            if let Some(certificate) = connection.peer_certificates().and_then(<[_]>::first) {
+                held.peer = Peer {
+                    has_certificate: true,
+                    subjects: subjects(certificate).into(),
+                };
+            }
             Ok((stream, held))
         })
     }
@@ -163,7 +173,7 @@ impl<S: Service<Request<B>>, B> Service<Request<B>> for Held<S> {
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        request.extensions_mut().insert(self.peer);
+        request.extensions_mut().insert(self.peer.clone());
         self.service.call(request)
     }
 }

@@ -3,7 +3,7 @@
 use axum::{
     Json,
     extract::State,
-    http::{Method, StatusCode, Uri, header},
+    http::{StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
 
@@ -18,7 +18,12 @@ pub(super) async fn health() -> Response {
 pub(super) async fn ready(State(state): State<AppState>) -> Response {
     match state.observatory.readiness.problem() {
         None => (StatusCode::OK, "ready\n").into_response(),
-        Some(reason) => problem(StatusCode::SERVICE_UNAVAILABLE, "not_ready", &reason),
+        // Whoever asks needs no credential; the reason names servers and is in the log and the status.
+        Some(_) => problem(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not_ready",
+            "nothing can be committed now; the log and /api/v1/status say why",
+        ),
     }
 }
 
@@ -40,9 +45,7 @@ pub(super) async fn status(State(state): State<AppState>) -> Response {
 /// For whoever opens the address in a browser.
 pub(super) async fn root() -> Response {
     let text = concat!(
-        "log-writer-service ",
-        env!("CARGO_PKG_VERSION"),
-        "\n\n",
+        "log-writer-service\n\n",
         "POST /ingest          log events: JSON array, NDJSON, text, GELF; gzip, zlib, zstd, snappy\n",
         "GET  /api/v1/status   books, backlog, stores\n",
         "GET  /metrics         the same for Prometheus\n",
@@ -63,7 +66,10 @@ pub(super) async fn unknown_path(uri: Uri) -> Response {
 }
 
 /// No such method here.
-pub(super) async fn unknown_method(method: Method) -> Response {
-    let message = format!("{method} is not understood here; log events are sent by POST or PUT");
-    problem(StatusCode::METHOD_NOT_ALLOWED, "unknown_method", &message)
+pub(super) async fn unknown_method() -> Response {
+    problem(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "unknown_method",
+        "this method is not understood here; log events are sent by POST or PUT",
+    )
 }
