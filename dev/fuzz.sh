@@ -20,12 +20,14 @@ cargo fuzz --version >/dev/null 2>&1 || die "cargo-fuzz is missing: cargo instal
 
 # The same versions as the service.
 cp "$checkout/Cargo.lock" "$fuzz/Cargo.lock"
+status=0
 for target; do
   found=$fuzz/corpus/$target corpus=$target_dir/corpus/$target
   mkdir -p "$found" "$corpus"
   say "== $target: $seconds s"
   nice cargo +nightly fuzz run --fuzz-dir "$fuzz" --target-dir "$target_dir" "$target" \
     "$corpus" "$found" "$fixtures/vector" "$fixtures/vector-events" "$fixtures/elasticsearch" -- \
-    -max_total_time="$seconds" -artifact_prefix="$found/" -max_len=65536 -rss_limit_mb=2048 -timeout=10 -print_final_stats=1
+    -max_total_time="$seconds" -artifact_prefix="$found/" -max_len=65536 -rss_limit_mb=2048 -timeout=10 -print_final_stats=1 || status=1
   rmdir --ignore-fail-on-non-empty "$found"
 done
+exit $status

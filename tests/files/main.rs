@@ -7,6 +7,8 @@
 #[cfg(test)]
 mod compose;
 #[cfg(test)]
+mod hostile_input;
+#[cfg(test)]
 mod image;
 #[cfg(test)]
 mod kubernetes;

@@ -10,6 +10,8 @@ use super::{Config, auth, load::Merge};
 const VECTOR_TIMEOUT: Duration = Duration::from_secs(60);
 /// Making a data stream whose primary cannot be placed takes Elasticsearch 31 s whatever `timeout` says (8.19).
 const STREAM_CREATION: Duration = Duration::from_secs(35);
+/// The least that hyper takes.
+const HEAD_BYTES_MIN: usize = 8 * 1024;
 /// `http.max_content_length` of Elasticsearch by default.
 const ELASTICSEARCH_BODY_MAX: usize = 100 * 1024 * 1024;
 /// PostgreSQL's JSON parser has a stack of 2 MB.
@@ -114,6 +116,9 @@ fn http(config: &Config, merge: &mut Merge) {
             &["http.body_bytes_max", "http.inflight_bytes_max"],
             "one body (as received, expanded, and as encoded rows) may need more than all may hold together, so it could never be taken; make the second three times the first",
         );
+    }
+    if http.head_bytes_max < HEAD_BYTES_MIN {
+        merge.refuse(&["http.head_bytes_max"], "must be at least 8KiB");
     }
     if http.answer_timeout >= VECTOR_TIMEOUT {
         merge.refuse(

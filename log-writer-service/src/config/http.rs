@@ -19,10 +19,13 @@ pub struct Http {
     pub inflight_bytes_max: usize,
     /// Open connections at most; one too many is closed at once.
     pub connections_max: usize,
+    /// Bytes that a connection reads ahead, and so about the largest head; one of twice as much is always answered 431.
+    #[serde(with = "super::unit::bytes")]
+    pub head_bytes_max: usize,
     /// Time for the request line and headers to arrive; a kept-alive connection may be idle for as long.
     #[serde(with = "super::unit::duration")]
     pub header_timeout: Duration,
-    /// Time for the whole body to arrive.
+    /// Time for the whole body to arrive, and for a sender to take a part of its answer.
     #[serde(with = "super::unit::duration")]
     pub body_timeout: Duration,
     /// Time from the end of the body to the answer; then 503. Vector gives up after 60 s by default.

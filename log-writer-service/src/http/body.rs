@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
@@ -31,7 +31,7 @@ pub(super) enum Read {
 pub(super) async fn read(body: Body, length: Option<u64>, limit: usize, time: Duration, admission: &Admission) -> Read {
     let deadline = Instant::now() + time;
     if length.is_some_and(|length| usize::try_from(length).is_ok_and(|length| length > limit)) {
-        return discard(body, BytesMut::new(), limit, deadline).await;
+        return discard(body, Seen::default(), limit, deadline).await;
     }
     let announced = length
         .and_then(|length| usize::try_from(length).ok())
@@ -41,8 +41,8 @@ pub(super) async fn read(body: Body, length: Option<u64>, limit: usize, time: Du
         return Read::Busy;
     }
     let mut body = body;
-    let mut first: Option<Bytes> = None;
-    let mut rest = BytesMut::new();
+    let mut first = Bytes::new();
+    let mut rest = Vec::new();
     loop {
         let frame = match timeout_at(deadline, body.frame()).await {
             Err(_) => return Read::Slow,
@@ -51,26 +51,63 @@ pub(super) async fn read(body: Body, length: Option<u64>, limit: usize, time: Du
             Ok(Some(Ok(frame))) => frame,
         };
         let Ok(data) = frame.into_data() else { continue };
-        let so_far = first.as_ref().map_or(0, Bytes::len) + rest.len();
+        let so_far = first.len() + rest.len();
         if so_far + data.len() > limit {
-            rest.extend_from_slice(&data);
-            return discard(body, rest, limit, deadline).await;
-        }
-        if !reservation.grow_to(so_far + data.len()) {
-            return Read::Busy;
+            let mut seen = Seen::default();
+            for part in [&first[..], &rest, &data] {
+                seen.add(part);
+            }
+            drop((first, rest, data));
+            return discard(body, seen, limit, deadline).await;
         }
         // Most bodies come in one frame: it is kept as it is.
-        if first.is_none() && rest.is_empty() {
-            first = Some(data);
-        } else {
-            if let Some(first) = first.take() {
-                rest.reserve(announced.max(first.len() + data.len()));
-                rest.extend_from_slice(&first);
+        if so_far == 0 {
+            if !reservation.grow_to(data.len()) {
+                return Read::Busy;
             }
-            rest.extend_from_slice(&data);
+            first = data;
+            continue;
         }
+        if !make_room(&mut rest, so_far + data.len(), announced, limit, &mut reservation) {
+            return Read::Busy;
+        }
+        rest.extend_from_slice(&first);
+        first = Bytes::new();
+        rest.extend_from_slice(&data);
     }
-    Read::Whole(first.unwrap_or_else(|| rest.freeze()), reservation)
+    let body = if rest.is_empty() { first } else { Bytes::from(rest) };
+    Read::Whole(body, reservation)
+}
+
+/// Room for `needed` bytes: what was announced at once, else twice as much each time. False if there is no memory for it.
+///
+/// While it grows it stands in memory twice.
+fn make_room(held: &mut Vec<u8>, needed: usize, announced: usize, limit: usize, reservation: &mut Reservation) -> bool {
+    let before = held.capacity();
+    if needed <= before {
+        return true;
+    }
+    let after = before.saturating_mul(2).min(limit).max(announced).max(needed);
+    let granted = reservation.grow_to(before.saturating_add(after));
+    if granted {
+        held.reserve_exact(after.saturating_sub(held.len()));
+        reservation.shrink_to(after);
+    }
+    granted
+}
+
+/// What is known of a body that is not kept.
+#[derive(Default)]
+struct Seen {
+    hasher: blake3::Hasher,
+    bytes: u64,
+}
+
+impl Seen {
+    fn add(&mut self, part: &[u8]) {
+        self.hasher.update(part);
+        self.bytes = self.bytes.saturating_add(u64::try_from(part.len()).unwrap_or(u64::MAX));
+    }
 }
 
 /// Reads a body on that nobody wants, and keeps nothing of it.
@@ -88,18 +125,13 @@ pub(super) async fn pass_over(mut body: Body, bytes_max: u64, time: Duration) {
     }
 }
 
-async fn discard(mut body: Body, read: BytesMut, limit: usize, deadline: Instant) -> Read {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&read);
-    let mut bytes = u64::try_from(read.len()).unwrap_or(u64::MAX);
-    drop(read);
+async fn discard(mut body: Body, mut seen: Seen, limit: usize, deadline: Instant) -> Read {
     let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_mul(DISCARD_FACTOR);
-    while bytes < most {
+    while seen.bytes < most {
         match timeout_at(deadline, body.frame()).await {
             Ok(Some(Ok(frame))) => {
                 if let Ok(data) = frame.into_data() {
-                    hasher.update(&data);
-                    bytes = bytes.saturating_add(u64::try_from(data.len()).unwrap_or(u64::MAX));
+                    seen.add(&data);
                 }
             }
             Ok(None) => break,
@@ -109,7 +141,7 @@ async fn discard(mut body: Body, read: BytesMut, limit: usize, deadline: Instant
         }
     }
     Read::TooLarge {
-        bytes,
-        digest: hasher.finalize(),
+        bytes: seen.bytes,
+        digest: seen.hasher.finalize(),
     }
 }

@@ -7,6 +7,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use axum::{Router, http::Request};
@@ -22,6 +23,7 @@ use tokio::{
 };
 use tower::Service;
 
+use super::heard::Heard;
 use crate::{
     auth::{Subject, subjects},
     config,
@@ -33,9 +35,17 @@ pub struct Served {
     /// Where it listens; the port is the one taken if the configuration said 0.
     pub address: SocketAddr,
     listener: TcpListener,
-    connections_max: usize,
-    header_timeout: std::time::Duration,
+    limits: Limits,
     tls: Option<RustlsConfig>,
+}
+
+/// What one connection, and all together, may take.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    connections: usize,
+    head_bytes: usize,
+    head_time: Duration,
+    read_time: Duration,
 }
 
 /// Who is at the other end of a connection; an extension of each of its requests.
@@ -57,8 +67,12 @@ pub fn listen(settings: &config::Http, tls: Option<RustlsConfig>) -> io::Result<
     Ok(Served {
         address: listener.local_addr()?,
         listener,
-        connections_max: settings.connections_max,
-        header_timeout: settings.header_timeout,
+        limits: Limits {
+            connections: settings.connections_max,
+            head_bytes: settings.head_bytes_max,
+            head_time: settings.header_timeout,
+            read_time: settings.body_timeout,
+        },
         tls,
     })
 }
@@ -70,19 +84,20 @@ impl Served {
     /// If the listener breaks.
     pub async fn run(self, router: Router, handle: Handle<SocketAddr>) -> io::Result<()> {
         let limited = Limited {
-            connections: Arc::new(Semaphore::new(self.connections_max)),
+            connections: Arc::new(Semaphore::new(self.limits.connections)),
+            read_time: self.limits.read_time,
         };
         let server = axum_server::from_tcp(self.listener)?.handle(handle);
         let service = router.into_make_service_with_connect_info::<SocketAddr>();
         match self.tls {
             None => {
-                let server = bound(server.acceptor(limited), self.header_timeout);
+                let server = bound(server.acceptor(limited), self.limits);
                 server.serve(service).await
             }
             Some(tls) => {
                 // The permit is taken before the handshake, so that those are bounded too.
                 let proven = Proven(RustlsAcceptor::new(tls).acceptor(limited));
-                let server = bound(server.acceptor(proven), self.header_timeout);
+                let server = bound(server.acceptor(proven), self.limits);
                 server.serve(service).await
             }
         }
@@ -90,13 +105,16 @@ impl Served {
 }
 
 /// HTTP/1.1 only: finding out which version a client speaks has no limit of time, nor has an idle HTTP/2 connection.
-fn bound<A>(server: Server<SocketAddr, A>, header_timeout: std::time::Duration) -> Server<SocketAddr, A> {
+///
+/// What a connection has read and not yet handed on is outside of `http.inflight_bytes_max`, hence the small buffer.
+fn bound<A>(server: Server<SocketAddr, A>, limits: Limits) -> Server<SocketAddr, A> {
     let mut server = server.http1_only();
     server
         .http_builder()
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(header_timeout);
+        .header_read_timeout(limits.head_time)
+        .max_buf_size(limits.head_bytes);
     server
 }
 
@@ -104,22 +122,24 @@ fn bound<A>(server: Server<SocketAddr, A>, header_timeout: std::time::Duration) 
 #[derive(Debug, Clone)]
 struct Limited {
     connections: Arc<Semaphore>,
+    read_time: Duration,
 }
 
 impl<S: Send + 'static> Accept<TcpStream, S> for Limited {
-    type Stream = TcpStream;
+    type Stream = Heard;
     type Service = Held<S>;
-    type Future = Pin<Box<dyn Future<Output = io::Result<(TcpStream, Held<S>)>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = io::Result<(Heard, Held<S>)>> + Send>>;
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
         let connections = Arc::clone(&self.connections);
+        let read_time = self.read_time;
         Box::pin(async move {
             // Small answers must not wait for the client's delayed acknowledgement.
             stream.set_nodelay(true)?;
             // One too many is closed at once: waiting here would hold it, and its memory.
             let permit = connections.try_acquire_owned().map_err(io::Error::other)?;
             Ok((
-                stream,
+                Heard::new(stream, read_time),
                 Held {
                     service,
                     peer: Peer::default(),

@@ -337,7 +337,7 @@ impl CommitterTask {
         batch: &mut [Queued],
         lock_timeout: Duration,
     ) -> Result<Vec<Receipt>, StoreError> {
-        let rows: usize = batch.iter().map(|queued| queued.request.rows.len()).sum();
+        let rows: usize = batch.iter().map(|queued| queued.request.rows_to_write()).sum();
         let extra = if batch.len() == 1 {
             u64::try_from(rows / 5_000).unwrap_or(u64::MAX)
         } else {

@@ -247,7 +247,7 @@ impl Ingestor {
             .rows
             .oldest()
             .is_some_and(|oldest| oldest < earlier(now(), self.late_after));
-        let rows = u32::try_from(request.rows.len()).unwrap_or(u32::MAX);
+        let rows = u32::try_from(request.rows_to_write()).unwrap_or(u32::MAX);
         let commit_time = self.commit_timeout + Duration::from_secs(u64::from(rows / 5_000));
         let begun_until = deadline + commit_time.min(BEGUN_TIME_MAX);
         let place = Place::default();

@@ -147,7 +147,10 @@ impl Lane {
         let mut waiting = self.lock();
         let (mut taken, mut rows, mut bytes) = (Vec::new(), 0, 0);
         while let Some(next) = waiting.front() {
-            let (more_rows, more_bytes) = (rows + next.request.rows.len(), bytes + next.request.rows.bytes());
+            let (more_rows, more_bytes) = (
+                rows + next.request.rows_to_write(),
+                bytes + next.request.bytes_to_write(),
+            );
             let full = taken.len() >= limits.requests || more_rows > limits.rows || more_bytes > limits.bytes;
             if full && !taken.is_empty() {
                 break;

@@ -8,7 +8,9 @@ use super::wire::is_json;
 use crate::{
     config::{Config, DEFAULT_FILE},
     elasticsearch::DocumentWriter,
-    event::{Arrival, DigestParts, LogEvent, Normaliser, RawEvent, StoredEvent, Timestamp, derive_id, request_digest},
+    event::{
+        Arrival, DigestParts, LogEvent, Normaliser, RawEvent, StoredEvent, Timestamp, derive_id, mask, request_digest,
+    },
     timescale::{EncodedRows, read_encoded},
 };
 
@@ -16,6 +18,8 @@ use crate::{
 const ARRIVAL: Timestamp = Timestamp(1_795_219_200_000_000);
 /// Bytes of a column that is indexed.
 const INDEXED_BYTES_MAX: usize = 512;
+/// A mask has at most five letters for one.
+const PATTERN_BYTES_MAX: usize = 5 * 512;
 /// What the mapping of Elasticsearch takes: bytes of a key, nesting of a flattened field.
 const KEY_BYTES_MAX: usize = 512;
 const DEPTH_MAX: usize = 50;
@@ -96,6 +100,7 @@ fn assert_storable(event: &LogEvent<'_>, depth_max: usize) {
         assert!(value.is_object() && depth(&value) <= depth_max + 1, "{json}");
         assert_texts(&value, &|text| assert!(!text.contains('\0'), "{json}"));
     }
+    assert!(mask(&event.message).len() <= PATTERN_BYTES_MAX);
     assert!(["default", "acme"].contains(&&*event.tenant));
 }
 

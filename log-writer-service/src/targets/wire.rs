@@ -54,10 +54,14 @@ pub fn decompress(data: &[u8]) {
 }
 
 /// What gzip's and zstd's streaming decoders read, up to one byte more than the limit; `None` for other bodies.
+///
+/// zstd's refuses blocks larger than a small window, which its decoder in one call takes: such a body is not compared.
+#[expect(clippy::option_option, reason = "not compared, refused, and read are three things")]
 fn reference(data: &[u8]) -> Option<Option<Vec<u8>>> {
     let mut plain = Vec::new();
     let limit = u64::try_from(EXPANDED_MAX).unwrap_or(u64::MAX) + 1;
-    let read = if data.starts_with(&[0x1f, 0x8b, 0x08]) {
+    let is_gzip = data.starts_with(&[0x1f, 0x8b, 0x08]);
+    let read = if is_gzip {
         MultiGzDecoder::new(data).take(limit).read_to_end(&mut plain)
     } else if data.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
         let decoder = zstd::stream::read::Decoder::with_buffer(data);
@@ -65,7 +69,11 @@ fn reference(data: &[u8]) -> Option<Option<Vec<u8>>> {
     } else {
         return None;
     };
-    Some(read.is_ok().then_some(plain))
+    match read {
+        Ok(_) => Some(Some(plain)),
+        Err(_) if is_gzip => Some(None),
+        Err(_) => None,
+    }
 }
 
 /// Text in any framing: every byte is in one piece or is a separator, and what is called JSON is.

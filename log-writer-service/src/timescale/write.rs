@@ -53,6 +53,19 @@ pub struct WriteRequest {
     pub source: Arc<Source>,
 }
 
+impl WriteRequest {
+    /// Rows that it makes PostgreSQL write: a dead letter costs what an event does.
+    pub fn rows_to_write(&self) -> usize {
+        self.rows.len() + self.dead_letters.len()
+    }
+
+    /// Bytes of those rows.
+    pub fn bytes_to_write(&self) -> usize {
+        let letters: usize = self.dead_letters.iter().map(|letter| letter.raw.len()).sum();
+        self.rows.bytes() + letters
+    }
+}
+
 /// Where a request came from: what its dead letters say of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
