@@ -1,7 +1,7 @@
 //! What breaks, and what must hold all the same: real stores, the real binary, and processes that die where it hurts.
 //!
 //! `crash_points`: the process ends at every failpoint in turn. `conservation`: everything goes wrong at random, from a
-//! seed. `stalls`: what stops one request must not stop the others.
+//! seed. `stalls`: what stops one request must not stop the others. `lifecycle`: start, stop and upgrade.
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -10,4 +10,5 @@
 
 mod conservation;
 mod crash_points;
+mod lifecycle;
 mod stalls;

@@ -165,7 +165,13 @@ fn the_service_finds_the_pods_and_the_pods_the_port() {
     let grace = at(&deployment, "spec.template.spec.terminationGracePeriodSeconds")
         .as_u64()
         .unwrap();
-    assert!(grace > defaults().http.drain_timeout.as_secs());
+    let delay = variables
+        .iter()
+        .find(|(name, _)| name == "LOG_WRITER__HTTP__SHUTDOWN_DELAY")
+        .and_then(|(_, value)| value.as_deref()?.strip_suffix('s')?.parse::<u64>().ok())
+        .unwrap();
+    // Then five seconds each for the tasks and for the release of claims.
+    assert!(grace > delay + defaults().http.drain_timeout.as_secs() + 10);
 }
 
 #[test]

@@ -87,14 +87,14 @@ async fn a_table_that_is_not_ours_stops_the_migration_and_stays_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_schema_newer_than_this_version_is_refused() {
+async fn a_migration_that_was_changed_after_it_was_applied_is_refused() {
     with_database(async |database| {
         database
-            .execute("insert into log_writer._sqlx_migrations values (20990101000000, 'later', now(), true, '', 0)")
+            .execute("update log_writer._sqlx_migrations set checksum = 'other' where version = 20261121000001")
             .await;
-        let error = migrate(&database.settings).await.expect_err("newer");
+        let error = migrate(&database.settings).await.expect_err("changed");
         assert_eq!(error.kind(), StoreErrorKind::Setup);
-        assert!(error.to_string().contains("20990101000000"), "{error}");
+        assert!(error.to_string().contains("20261121000001"), "{error}");
     })
     .await;
 }

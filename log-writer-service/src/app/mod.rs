@@ -1,9 +1,10 @@
 //! Composition root: builds every part, starts it in order, ends it in order.
 //!
 //! The listener comes first, so that health checks are answered while the stores are still away; PostgreSQL is waited for in the
-//! background, Elasticsearch too. At the end readiness goes first, then the listener, then what was begun is finished.
+//! background, Elasticsearch too. How it ends: `leave`.
 
 mod keys;
+mod leave;
 mod questions;
 mod upkeep;
 
@@ -16,16 +17,20 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::Notify,
 };
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use self::keys::Keys;
+use self::{
+    keys::Keys,
+    leave::{FINISH_TIMEOUT, Leave},
+};
 use crate::{
     config::{Config, url_without_secrets},
     delivery::{BulkLimits, Delivery, Mirror, MirrorState, Parts},
     elasticsearch::{Client, DocumentWriter, Targets},
     http::{self, AppState},
     ingest::{Ingestor, Patterns, Readiness, Redecoder},
-    shutdown::{Tasks, wait_for_signal},
+    shutdown::{Signals, Tasks},
     telemetry::{
         metric,
         status::{MirrorProbe, MirrorStatus, Observatory},
@@ -36,14 +41,14 @@ use crate::{
 
 /// Pauses between attempts to prepare the database: the first, doubled up to the last.
 const PREPARE_PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
-/// Time for the last tasks after the requests are answered.
-const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs the service until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// If it can't listen, if a client for a store can't be made from the configuration, or if a task ended before it should.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
+    // From here on they no longer end the process by themselves.
+    let mut signals = Signals::listen().context("listening for signals")?;
     let prometheus = metric::install().context("installing the metrics recorder")?;
     let keys = Keys::open(&config)?;
     // From here on the signal no longer ends the process.
@@ -63,7 +68,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let searched = mirror.as_ref().map(MirrorParts::searched);
     let delivery = mirror.map(|mirror| mirror.delivery(&config, &pool, &tasks));
     let asker = questions::asker(&config, &pool, searched, mirror_probe(delivery.clone()))?;
-    let handle = Handle::new();
+    let (handle, last_call) = (Handle::new(), CancellationToken::new());
     let router = http::router(AppState {
         observatory: Observatory {
             ingestor: ingestor.clone(),
@@ -77,6 +82,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         credentials: keys.credentials.clone(),
         needs_certificate: config.tls.enabled && config.tls.client_ca_file.is_some(),
         asker,
+        last_call: last_call.clone(),
     });
     if let Some(hangups) = hangups {
         tasks.spawn("keys", keys.keep(hangups, tasks.stopping()));
@@ -93,35 +99,19 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     };
     tasks.spawn("store", store.run());
 
-    let stopping = tasks.stopping();
-    tokio::select! {
-        signal = wait_for_signal() => tracing::info!(signal = signal.context("listening for signals")?, "shutting down"),
-        () = stopping.cancelled() => {}
-    }
-    readiness.set_stopping();
-    tokio::select! {
-        () = drain(&handle, config.http.drain_timeout) => {}
-        _ = wait_for_signal() => tracing::warn!("a second signal: not waiting for requests any more"),
-    }
+    let leave = Leave {
+        settings: &config.http,
+        readiness: &readiness,
+        handle: &handle,
+        last_call: &last_call,
+    };
+    leave.when_told(&mut signals, &tasks.stopping()).await;
     tasks.stop();
     let finished = tasks.finish(FINISH_TIMEOUT).await;
-    take_leave(delivery, &pool).await;
+    leave::stores(delivery, &pool).await;
     finished.map_err(anyhow::Error::msg)?;
     tracing::info!("stopped");
     Ok(())
-}
-
-/// Releases claims and connections. A server that is gone must not keep the process: both end by themselves.
-async fn take_leave(delivery: Option<Arc<Delivery>>, pool: &sqlx::PgPool) {
-    let farewell = async {
-        if let Some(delivery) = delivery {
-            delivery.release().await;
-        }
-        pool.close().await;
-    };
-    if tokio::time::timeout(FINISH_TIMEOUT, farewell).await.is_err() {
-        tracing::warn!("PostgreSQL did not answer at the end; claims end with their lease");
-    }
 }
 
 /// What mirroring to Elasticsearch needs; absent when it is off.
@@ -242,15 +232,6 @@ async fn upkeep(prometheus: metrics_exporter_prometheus::PrometheusHandle, tasks
             () = tokio::time::sleep(Duration::from_secs(5)) => prometheus.run_upkeep(),
             () = stopping.cancelled() => return,
         }
-    }
-}
-
-/// Stops accepting and waits for the requests in flight.
-async fn drain(handle: &Handle<SocketAddr>, deadline: Duration) {
-    handle.graceful_shutdown(Some(deadline));
-    let until = tokio::time::Instant::now() + deadline;
-    while handle.connection_count() > 0 && tokio::time::Instant::now() < until {
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

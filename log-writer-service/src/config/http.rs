@@ -31,7 +31,10 @@ pub struct Http {
     /// Time from the end of the body to the answer; then 503. Vector gives up after 60 s by default.
     #[serde(with = "super::unit::duration")]
     pub answer_timeout: Duration,
-    /// Time that a shutdown waits for what was begun.
+    /// Time that a shutdown goes on serving while `/ready` says 503, before the listener closes.
+    #[serde(with = "super::unit::duration")]
+    pub shutdown_delay: Duration,
+    /// Time that a shutdown then waits for what was begun.
     #[serde(with = "super::unit::duration")]
     pub drain_timeout: Duration,
     /// Whether it may listen beyond loopback although nobody is asked for a credential.

@@ -3,7 +3,7 @@
 //! Answers are small, uncompressed and carry `Content-Length`: Vector drops a batch whose 200 breaks off. Statuses are chosen by what
 //! Vector does with them (0.57): it sends again after 408, 429 and 5xx but 501, and drops the batch on anything else.
 //!
-//! Layers, outermost first: measure and answer panics with 500 (Vector sends again); for each path that needs one, ask for a
+//! Layers, outermost first: measure and answer panics with 500 (Vector sends again); answer before the process ends; for each path that needs one, ask for a
 //! credential before anything of the body is read.
 
 mod access;
@@ -18,13 +18,14 @@ use std::time::Instant;
 
 use axum::{
     Json, Router,
-    extract::{MatchedPath, Request},
+    extract::{MatchedPath, Request, State},
     http::{StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use self::access::Guard;
@@ -50,6 +51,8 @@ pub struct AppState {
     pub needs_certificate: bool,
     /// Answers questions; `None` if `api.enabled` is off.
     pub asker: Option<Asker>,
+    /// Cancelled when the process ends: whatever is not answered by then is answered 503.
+    pub last_call: CancellationToken,
 }
 
 /// A refusal in words: `error` is a stable name, `message` says what happened and what to do.
@@ -85,6 +88,7 @@ pub fn router(state: AppState) -> Router {
         .route("/api/v1/status", get(tell::status).route_layer(asking(Scope::Read)))
         .fallback(tell::unknown_path)
         .method_not_allowed_fallback(tell::unknown_method)
+        .layer(middleware::from_fn_with_state(state.last_call.clone(), before_the_end))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(measure))
         .with_state(state)
@@ -108,6 +112,17 @@ async fn measure(request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     metric::request(route, response.status().as_u16(), begun.elapsed());
     response
+}
+
+/// A request whose transaction was begun is committed all the same; a resend tells by its digest.
+async fn before_the_end(State(last_call): State<CancellationToken>, request: Request, next: Next) -> Response {
+    tokio::select! {
+        biased;
+        response = next.run(request) => response,
+        () = last_call.cancelled() => {
+            problem_and_close(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "not committed: shutting down")
+        }
+    }
 }
 
 fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {

@@ -305,7 +305,7 @@ impl Ingestor {
     /// Why waiting makes no sense: shutting down, or no PostgreSQL for a while.
     fn hopeless(&self) -> Option<String> {
         let problem = self.readiness.problem()?;
-        let hopeless = self.readiness.is_stopping() || self.readiness.unready_for().is_some_and(|time| time > PATIENCE);
+        let hopeless = self.readiness.is_closing() || self.readiness.unready_for().is_some_and(|time| time > PATIENCE);
         hopeless.then_some(problem)
     }
 }

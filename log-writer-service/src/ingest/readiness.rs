@@ -15,6 +15,7 @@ struct State {
     /// Why not; `None` is ready.
     problem: Option<String>,
     stopping: bool,
+    closing: bool,
 }
 
 impl Default for Readiness {
@@ -23,6 +24,7 @@ impl Default for Readiness {
             since: Instant::now(),
             problem: Some("starting".to_owned()),
             stopping: false,
+            closing: false,
         };
         Self(Arc::new(Mutex::new(state)))
     }
@@ -53,9 +55,14 @@ impl Readiness {
         state.problem = Some(problem.to_owned());
     }
 
-    /// The process is about to end: not ready from now on.
+    /// The process is about to end: not ready from now on. Requests are still taken.
     pub fn set_stopping(&self) {
         self.lock().stopping = true;
+    }
+
+    /// No request is taken any more.
+    pub fn set_closing(&self) {
+        self.lock().closing = true;
     }
 
     /// Why nothing can be committed; `None` when ready.
@@ -69,10 +76,10 @@ impl Readiness {
         }
     }
 
-    /// Whether the process is about to end.
+    /// Whether requests are refused because the process is about to end.
     #[must_use]
-    pub fn is_stopping(&self) -> bool {
-        self.lock().stopping
+    pub fn is_closing(&self) -> bool {
+        self.lock().closing
     }
 
     /// How long it has been ready without interruption; `None` when it is not.

@@ -117,9 +117,6 @@ impl StoreError {
             MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
                 return Self::from_sqlx(attempted.into(), error);
             }
-            MigrateError::VersionMissing(version) => {
-                format!("the database has migration {version}, which this version does not know: it is too old for it")
-            }
             MigrateError::VersionMismatch(version) => {
                 format!("migration {version} was applied with another text than this version has")
             }

@@ -1,6 +1,7 @@
 //! Brings the schema to what this version needs; the files stand in `migrations/` and are compiled in.
 //!
 //! Safe to run from several replicas at once: an advisory lock is held from before the first look until the end.
+//! Migrations that this version does not know are a newer version's, and no reason to stop: during an upgrade both run.
 //! What is not ours is never touched: a foreign `public.application_logs` stops it before anything is made.
 
 use std::{borrow::Cow, collections::HashMap, time::Duration};
@@ -155,8 +156,16 @@ async fn apply_missing(connection: &mut PgConnection) -> Result<Vec<String>, Mig
         .into_iter()
         .map(|applied| (applied.version, applied.checksum))
         .collect();
-    if let Some(unknown) = there.keys().find(|version| !MIGRATOR.version_exists(**version)) {
-        return Err(MigrateError::VersionMissing(*unknown));
+    // A newer version of the service has been here: what it adds leaves older ones working (migrations/README.md).
+    let unknown = there
+        .keys()
+        .filter(|version| !MIGRATOR.version_exists(**version))
+        .count();
+    if unknown > 0 {
+        tracing::info!(
+            migrations.unknown = unknown,
+            "the schema is newer than this version of the service, which goes on with it"
+        );
     }
     let mut missing = Vec::new();
     for migration in MIGRATOR.iter() {

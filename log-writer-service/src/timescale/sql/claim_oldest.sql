@@ -57,6 +57,8 @@ claimed as (
   set claimed_by = $1, claimed_until = now() + $2, next_attempt_at = now() + $2, attempts = o.attempts + 1
   from counted c
   where o.id = c.id and (c.place = 1 or (c.events <= $3 and c.bytes <= $4))
-  returning o.*, c.taken_over
+  -- By name: a column that a later version adds would make every prepared plan fail once.
+  returning o.id, o.batch_id, o.target, o.tenants, o.first_time, o.last_time, o.events, o.bytes, o.kind, o.open_ids,
+    o.open_times, o.attempts, c.taken_over
 )
 select * from claimed order by batch_id, id

@@ -1,0 +1,239 @@
+//! SIGTERM: nothing that was begun stays without an answer, whatever hangs, and the end comes in time.
+
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use log_writer_tests::{
+    client::{Answer, Connection, Receipt, Request, send},
+    conditions::{SOON, eventually},
+    proxy::Mode,
+    service::Service,
+};
+
+use super::{Stores, fresh};
+
+/// Drain, then five seconds each for the tasks and for the release of claims, then a machine with other things to do.
+const END: Duration = Duration::from_secs(3 + 5 + 5 + 5);
+
+/// Sends requests, makes sure that the service has read them all, and stalls PostgreSQL before any is committed.
+async fn in_flight(stores: &Stores, service: &Service, requests: &[Request]) -> Vec<Connection> {
+    let mut holder = stores.database.pool().begin().await.expect("a connection");
+    sqlx::query("lock table public.application_logs")
+        .execute(&mut *holder)
+        .await
+        .expect("locked");
+    let mut connections = Vec::new();
+    for request in requests {
+        let mut connection = Connection::open(service.address()).await.expect("it listens");
+        connection.write(&request.encode()).await.expect("it reads");
+        connections.push(connection);
+    }
+    let bytes: usize = requests.iter().map(|request| request.body.len()).sum();
+    service
+        .until_status("the requests to have come in", |status| {
+            status["inflight"]["bytes"].as_u64() >= Some(bytes as u64)
+        })
+        .await;
+    stores.postgres.set(Mode::Stall);
+    holder.rollback().await.expect("unlocked");
+    connections
+}
+
+async fn answers(connections: &mut [Connection]) -> Vec<Answer> {
+    join_all(connections.iter_mut().map(|connection| connection.answer(false)))
+        .await
+        .into_iter()
+        .map(|answer| answer.expect("a whole answer"))
+        .collect()
+}
+
+#[tokio::test]
+async fn readiness_goes_first_and_requests_are_taken_until_the_listener_closes() {
+    let stores = Stores::create().await;
+    let mut service = Service::start(stores.settings().set("http.shutdown_delay", "3s")).await;
+    let told = Instant::now();
+    service.terminate();
+    let not_ready = eventually("/ready to tell of the end", SOON, || async {
+        let answer = service.send(&Request::get("/ready")).await;
+        (answer.status == 503).then(|| answer.text())
+    })
+    .await;
+    assert!(not_ready.contains("shutting down"), "{not_ready}");
+    assert_eq!(service.ingest(&fresh(10)).await, Receipt::all_committed(10));
+    assert_eq!(service.send(&Request::get("/health")).await.status, 200);
+    assert!(told.elapsed() < Duration::from_secs(3), "too slow a machine to tell");
+    let status = service.until_ended(END).await;
+    assert!(status.success(), "{status}");
+    assert!(
+        told.elapsed() >= Duration::from_secs(3),
+        "it did not wait: {:?}",
+        told.elapsed()
+    );
+    send(service.address(), &Request::get("/health"))
+        .await
+        .expect_err("nobody listens");
+    service.restart().await;
+    stores.assert_delivered_exactly_once(&service, 10).await;
+}
+
+#[tokio::test]
+async fn with_postgres_stalled_every_request_is_answered_503_and_the_end_comes_in_time() {
+    let stores = Stores::create().await;
+    let mut service = Service::start(stores.settings()).await;
+    service.ingest(&fresh(1)).await;
+    let requests: Vec<Request> = (0..20).map(|_| Request::json(&fresh(5))).collect();
+    let mut connections = in_flight(&stores, &service, &requests).await;
+    let told = Instant::now();
+    service.terminate();
+    for answer in answers(&mut connections).await {
+        assert_eq!(answer.status, 503, "{}", answer.text());
+        assert!(answer.text().contains("shutting down"), "{}", answer.text());
+    }
+    assert!(
+        told.elapsed() < Duration::from_secs(5),
+        "answered after {:?}",
+        told.elapsed()
+    );
+    let status = service.until_ended(END).await;
+    let log = service.log();
+    // What could not end is named, and told by the exit code.
+    assert_eq!(status.success(), !log.contains("still running"), "{status}");
+    stores.postgres.set(Mode::Forward);
+    service.restart().await;
+    for request in &requests {
+        let receipt = service.send(request).await.receipt();
+        assert_eq!(receipt.committed + receipt.duplicates, 5, "{receipt:?}");
+    }
+    stores.assert_delivered_exactly_once(&service, 101).await;
+}
+
+#[tokio::test]
+async fn a_second_signal_answers_and_ends_at_once() {
+    let stores = Stores::create().await;
+    let mut service = Service::start(stores.settings().set("http.drain_timeout", "10m")).await;
+    let mut connections = in_flight(&stores, &service, &[Request::json(&fresh(5))]).await;
+    service.terminate();
+    eventually("the first signal to be seen", SOON, || async {
+        service.log().contains("shutting down").then_some(())
+    })
+    .await;
+    let told = Instant::now();
+    service.signal("INT");
+    assert_eq!(answers(&mut connections).await[0].status, 503);
+    assert!(
+        told.elapsed() < Duration::from_secs(3),
+        "answered after {:?}",
+        told.elapsed()
+    );
+    service.until_ended(END).await;
+}
+
+#[tokio::test]
+async fn a_body_that_is_still_arriving_at_the_end_is_answered_503() {
+    let stores = Stores::create().await;
+    let mut service = Service::start(stores.settings()).await;
+    let request = Request::json(&fresh(50));
+    let bytes = request.encode();
+    let mut connection = Connection::open(service.address()).await.expect("it listens");
+    connection.write(&bytes[..bytes.len() / 2]).await.expect("it reads");
+    // It answers others in the meantime, so the half has arrived too.
+    service.ingest(&fresh(1)).await;
+    service.terminate();
+    let answer = connection.answer(false).await.expect("a whole answer");
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    assert_eq!(
+        answer.header("connection"),
+        Some("close"),
+        "the rest of the body is not read"
+    );
+    assert!(service.until_ended(END).await.success());
+    service.restart().await;
+    assert_eq!(service.send(&request).await.receipt(), Receipt::all_committed(50));
+    stores.assert_delivered_exactly_once(&service, 51).await;
+}
+
+#[tokio::test]
+async fn with_elasticsearch_hanging_it_ends_in_time_and_another_replica_takes_its_claims_over_at_once() {
+    let stores = Stores::create().await;
+    // A lease far longer than the test: only a release can explain that the other one delivers.
+    let mut service = Service::start(
+        stores
+            .settings()
+            .set("delivery.lease", "10m")
+            .set("delivery.renew_every", "1m"),
+    )
+    .await;
+    service.ingest(&fresh(10)).await;
+    service.until_delivered().await;
+    stores.elasticsearch.set(Mode::Stall);
+    service.ingest(&fresh(40)).await;
+    let claimed = "select count(*) from log_writer.outbox where claimed_by is not null";
+    eventually("the events to be claimed", SOON, || async {
+        (stores.database.number(claimed).await > 0).then_some(())
+    })
+    .await;
+    service.terminate();
+    let status = service.until_ended(END).await;
+    assert!(status.success(), "{status}");
+    assert_eq!(stores.database.number(claimed).await, 0, "claims are released");
+    assert_eq!(
+        stores
+            .database
+            .number("select sum(events)::bigint from log_writer.outbox")
+            .await,
+        40,
+        "what was not settled is open"
+    );
+    let other = Service::start(stores.direct()).await;
+    stores.assert_delivered_exactly_once(&other, 50).await;
+}
+
+#[tokio::test]
+async fn told_to_end_while_it_starts_it_does() {
+    let stores = Stores::create().await;
+    // Neither store is there.
+    stores.postgres.set(Mode::Refuse);
+    stores.elasticsearch.set(Mode::Refuse);
+    let mut service = Service::start_unready(stores.settings()).await;
+    service.terminate();
+    assert!(service.until_ended(END).await.success(), "without stores");
+    // Both take connections and say nothing.
+    stores.postgres.set(Mode::Stall);
+    stores.elasticsearch.set(Mode::Stall);
+    let mut service = Service::start_unready(stores.settings()).await;
+    service.terminate();
+    assert!(service.until_ended(END).await.success(), "while it waits for answers");
+    // While another replica migrates.
+    stores.postgres.set(Mode::Forward);
+    let mut migrator = stores.database.pool().acquire().await.expect("a connection");
+    // `log_writ` in ASCII.
+    sqlx::query("select pg_advisory_lock(x'6c6f675f77726974'::bigint)")
+        .execute(&mut *migrator)
+        .await
+        .expect("locked");
+    let mut service = Service::start_unready(stores.settings()).await;
+    let waits = "select count(*) from pg_locks where locktype = 'advisory' and not granted
+                 and database = (select oid from pg_database where datname = current_database())";
+    eventually("it to wait for the migrator", SOON, || async {
+        (stores.database.number(waits).await == 1).then_some(())
+    })
+    .await;
+    service.terminate();
+    assert!(service.until_ended(END).await.success(), "while somebody else migrates");
+    drop(migrator.detach());
+    // In the middle of a migration of its own.
+    let point = "migration::before_commit";
+    let mut service = Service::start_unasked(stores.settings().failpoints(&format!("{point}=1*return(stop)")));
+    service.until_stopped_at(point).await;
+    service.terminate();
+    service.signal("CONT");
+    assert!(service.until_ended(END).await.success(), "in the middle of a migration");
+    // Bootstrap hangs.
+    let mut service = Service::start(stores.settings()).await;
+    service.ingest(&fresh(3)).await;
+    service.terminate();
+    assert!(service.until_ended(END).await.success(), "in the middle of a bootstrap");
+    stores.elasticsearch.set(Mode::Forward);
+    service.restart().await;
+    stores.assert_delivered_exactly_once(&service, 3).await;
+}
