@@ -1,1 +1,297 @@
 //! A lock, a compressed day, a frozen replica or a twin in flight holds up what needs it, and nothing else.
+//!
+//! In each test somebody's request is held up for some seconds while others send on; the longest that one of the others
+//! waited for its answer is printed (`--nocapture`) and must stay below two seconds.
+
+use std::time::{Duration, Instant};
+
+use chrono::SubsecRound;
+use log_writer_tests::{
+    client::{Receipt, Request},
+    conditions::{SOON, eventually},
+    service::Service,
+    traffic::{Seen, Traffic},
+};
+use serde_json::{Value, json};
+use sqlx::Executor;
+use uuid::Uuid;
+
+use crate::stage::{Aside, Stage, event, event_at, pass};
+
+/// How long one of the others may wait.
+const LONGEST: Duration = Duration::from_secs(2);
+/// How long what holds up is held.
+const HELD: Duration = Duration::from_secs(7);
+
+/// Requests that are held up at once.
+const HELD_MAX: usize = 30;
+
+/// Claims that the others went on.
+fn went_on(case: &str, others: Seen) -> u64 {
+    #[expect(clippy::print_stderr, reason = "the figure of docs/RELIABILITY.md")]
+    {
+        eprintln!(
+            "{case}: longest wait of the others {:?} of {} answers",
+            others.longest, others.acknowledged
+        );
+    }
+    assert!(others.acknowledged > 20, "{case}: {others:?}");
+    assert!(others.longest < LONGEST, "{case}: {others:?}");
+    others.acknowledged
+}
+
+/// More than goes down a COPY in one message.
+fn large_body() -> (Request, u64) {
+    let text = "x".repeat(10_000);
+    let events: Vec<Value> = (0..200)
+        .map(|_| {
+            let mut event = event(0);
+            event["filler"] = json!(text);
+            event
+        })
+        .collect();
+    (Request::json(&Value::Array(events)), 200)
+}
+
+#[tokio::test]
+async fn a_late_event_into_a_day_under_compression_stops_nobody() {
+    let stage = Stage::start(|settings| settings).await;
+    for day in [0, 48, 96] {
+        stage.service.ingest(&json!([event(day)])).await;
+    }
+    let chunk = stage.chunk_of(48).await;
+    let compress = if stage.is_community().await {
+        format!("select compress_chunk('{chunk}')")
+    } else {
+        format!("lock table {chunk} in exclusive mode")
+    };
+    let mut holder = stage.hold(&compress).await;
+    let late = stage.send_aside(Request::json(&json!([event(48)])));
+    stage.until_a_lock_is_waited_for().await;
+    let (fresh, other_days) = (stage.traffic(3, || event(0)), stage.traffic(2, || event(96)));
+    pass(HELD).await;
+    let fresh = went_on("a day under compression, fresh events", fresh.stop().await);
+    let other_days = went_on(
+        "a day under compression, late events of other days",
+        other_days.stop().await,
+    );
+    assert!(!late.is_answered(), "it needs that day");
+    holder.execute("commit").await.expect("compressed");
+    assert_eq!(late.answer().await.receipt(), Receipt::all_committed(1));
+    stage.assert_nothing_lost_or_doubled(3 + 1 + fresh + other_days).await;
+}
+
+/// A replica stops in the middle of a COPY into a table that has no chunk yet, and is left like that.
+async fn freeze_in_mid_copy(stage: &Stage) -> (Service, Request, Aside) {
+    let armed = stage.settings.clone().failpoints("commit::in_copy=1*return(stop)");
+    let frozen = Service::start(armed).await;
+    let (body, _) = large_body();
+    let answer = Aside::to(&frozen, body.clone());
+    frozen.until_stopped_at("commit::in_copy").await;
+    (frozen, body, answer)
+}
+
+#[tokio::test]
+async fn a_replica_frozen_in_mid_copy_and_its_twin_elsewhere_stop_nobody() {
+    // The limit is long, so that nobody's session is ended.
+    let stage = Stage::start(|settings| settings).await;
+    let (frozen, body, answer) = freeze_in_mid_copy(&stage).await;
+    // The very first events of all: the frozen one was about to make the chunk that they need.
+    let others = stage.traffic(4, || event(0));
+    let twin = stage.send_aside(body);
+    pass(HELD).await;
+    let acknowledged = went_on("a replica frozen in mid-COPY, and its twin", others.stop().await);
+    assert!(
+        !twin.is_answered(),
+        "whether it is a resend is known when the first one has ended"
+    );
+    frozen.signal("CONT");
+    assert_eq!(answer.answer().await.status, 200);
+    let receipt = twin.answer().await.receipt();
+    assert_eq!(receipt, Receipt::all_duplicates(200));
+    stage.assert_nothing_lost_or_doubled(acknowledged + 200).await;
+}
+
+#[tokio::test]
+async fn the_session_of_a_replica_that_stays_frozen_is_ended_and_its_request_taken_by_another() {
+    let stage = Stage::start(|settings| {
+        settings
+            .set("database.transaction_timeout", "2s")
+            .set("http.answer_timeout", "50s")
+    })
+    .await;
+    let (frozen, body, answer) = freeze_in_mid_copy(&stage).await;
+    let others = stage.traffic(4, || event(0));
+    let begun = Instant::now();
+    let twin = stage.service.send(&body).await.receipt();
+    assert_eq!(twin, Receipt::all_committed(200));
+    // Four times the limit of a transaction, a round of housekeeping, and room for a slow machine.
+    assert!(begun.elapsed() < Duration::from_secs(25), "{:?}", begun.elapsed());
+    let acknowledged = went_on("a frozen replica's session is ended", others.stop().await);
+    frozen.signal("CONT");
+    assert_eq!(answer.answer().await.status, 200);
+    stage.assert_nothing_lost_or_doubled(acknowledged + 200).await;
+}
+
+#[tokio::test]
+async fn many_events_in_flight_elsewhere_stop_nobody() {
+    let stage = Stage::start(|settings| settings).await;
+    stage.service.ingest(&json!([event(0)])).await;
+    // Somebody else is storing the same events: whether they are duplicates is known when that has ended.
+    let time = chrono::Utc::now().trunc_subsecs(6);
+    let ids: Vec<Uuid> = (0..HELD_MAX).map(|_| Uuid::now_v7()).collect();
+    let values: Vec<String> = ids
+        .iter()
+        .map(|id| {
+            format!(
+                "('{id}', '{}', now(), 0, '{}', 'INFO', 'faults', 'another')",
+                time.to_rfc3339(),
+                stage.stream.tenant
+            )
+        })
+        .collect();
+    let mut holder = stage
+        .hold(&format!(
+            "insert into application_logs (id, \"timestamp\", ingested_at, batch_id, tenant, level, service, message) values {}",
+            values.join(", ")
+        ))
+        .await;
+    let others = stage.traffic(4, || event(0));
+    let held: Vec<_> = ids
+        .iter()
+        .map(|id| {
+            let mut event = event_at(time);
+            event["event_id"] = json!(id);
+            stage.send_aside(Request::json(&json!([event])))
+        })
+        .collect();
+    pass(HELD).await;
+    let acknowledged = went_on(
+        "many requests whose events are in flight elsewhere",
+        others.stop().await,
+    );
+    assert!(held.iter().all(|held| !held.is_answered()));
+    holder.execute("rollback").await.expect("given up elsewhere");
+    for held in held {
+        assert_eq!(held.answer().await.receipt(), Receipt::all_committed(1));
+    }
+    stage
+        .assert_nothing_lost_or_doubled(1 + HELD_MAX as u64 + acknowledged)
+        .await;
+}
+
+#[tokio::test]
+async fn a_locked_chunk_into_which_many_send_stops_nobody_who_sends_elsewhere() {
+    let stage = Stage::start(|settings| {
+        settings
+            .set("database.chunk_interval", "1h")
+            .set("http.answer_timeout", "4s")
+    })
+    .await;
+    for hours in [2, 6] {
+        stage.service.ingest(&json!([event(hours)])).await;
+    }
+    let chunk = stage.chunk_of(2).await;
+    let into_locked = chrono::Utc::now() - chrono::Duration::hours(2);
+    let mut holder = stage.hold(&format!("lock table {chunk} in exclusive mode")).await;
+    let held: Traffic = stage.traffic(12, move || event_at(into_locked));
+    stage.until_a_lock_is_waited_for().await;
+    let others = stage.traffic(4, || event(6));
+    pass(HELD).await;
+    let acknowledged = went_on("a locked chunk into which many send", others.stop().await);
+    holder.execute("rollback").await.expect("released");
+    let held = held.stop().await;
+    assert!(held.longest > HELD / 2, "they needed that chunk: {held:?}");
+    stage
+        .assert_nothing_lost_or_doubled(2 + acknowledged + held.acknowledged)
+        .await;
+}
+
+#[tokio::test]
+async fn locks_on_the_outbox_and_on_the_books_of_another_worker_stop_nobody() {
+    let stage = Stage::start(|settings| settings).await;
+    stage
+        .execute(
+            "insert into log_writer.books (worker, updated_at) values ('committer gone', now() - interval '2 hours')",
+        )
+        .await;
+    stage.service.ingest(&json!([event(0)])).await;
+    stage.service.until_delivered().await;
+    stage
+        .execute("insert into log_writer.outbox (batch_id, target, tenants, first_time, last_time, events, bytes, next_attempt_at)
+                  values (0, 'logs-app-nobody', '{nobody}', now(), now(), 0, 0, now() + interval '1 hour')")
+        .await;
+    // Housekeeping wants that row of the books too.
+    let mut holder = stage
+        .hold("select from log_writer.outbox for update; select from log_writer.books where worker = 'committer gone' for update")
+        .await;
+    let others = stage.traffic(4, || event(0));
+    pass(HELD).await;
+    let acknowledged = went_on("locks on outbox rows and another's books", others.stop().await);
+    holder.execute("rollback").await.expect("released");
+    stage.execute("delete from log_writer.outbox where batch_id = 0").await;
+    stage.assert_nothing_lost_or_doubled(1 + acknowledged).await;
+}
+
+#[tokio::test]
+async fn a_request_whose_transaction_does_not_end_is_answered_at_its_deadline_and_committed_all_the_same() {
+    let stage = Stage::start(|settings| {
+        settings
+            .set("http.answer_timeout", "1s")
+            .set("database.lock_timeout", "20s")
+            .set("database.transaction_timeout", "30s")
+    })
+    .await;
+    let mut holder = stage.hold("lock table log_writer.books in exclusive mode").await;
+    let request = Request::json(&json!([event(0)]));
+    let begun = Instant::now();
+    let answer = stage.service.send(&request).await;
+    let waited = begun.elapsed();
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    assert!(answer.text().contains("did not end in time"), "{}", answer.text());
+    assert!(waited < LONGEST, "{waited:?}");
+    let inflight = async || {
+        stage.service.status().await["inflight"]["bytes"]
+            .as_u64()
+            .expect("bytes")
+    };
+    assert!(inflight().await > 0, "the transaction holds what it commits");
+    holder.execute("rollback").await.expect("released");
+    eventually("the transaction to go on without its sender", SOON, || async {
+        (stage.database.number("select count(*) from application_logs").await == 1).then_some(())
+    })
+    .await;
+    assert_eq!(stage.service.send(&request).await.receipt(), Receipt::all_duplicates(1));
+    eventually("what it held to be given back", SOON, || async {
+        (inflight().await == 0).then_some(())
+    })
+    .await;
+    stage.assert_nothing_lost_or_doubled(1).await;
+}
+
+#[tokio::test]
+async fn the_status_is_answered_within_a_second_and_names_what_is_not_known() {
+    let stage = Stage::start(|settings| settings).await;
+    stage.service.ingest(&json!([event(0)])).await;
+    stage.service.until_delivered().await;
+    let mut holder = stage.hold("lock table log_writer.books in access exclusive mode").await;
+    for _ in 0..3 {
+        let begun = Instant::now();
+        let status = stage.service.status().await;
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        assert_eq!(status["books"], Value::Null, "{status}");
+        assert!(
+            status["unknown"].to_string().contains("read books and backlog"),
+            "{status}"
+        );
+        assert!(
+            status["postgres"]["postgres_version"].is_string(),
+            "the rest is known: {status}"
+        );
+        assert!(status["dead_letters"].is_object(), "the rest is known: {status}");
+    }
+    holder.execute("rollback").await.expect("released");
+    let status = stage.service.status().await;
+    assert_eq!(status["books"]["committed"], 1, "{status}");
+    assert_eq!(status["unknown"], json!([]), "{status}");
+}

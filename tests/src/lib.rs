@@ -4,7 +4,7 @@
 //! (a database whose service is not its owner), [`fake_elasticsearch`] and
 //! [`proxy`] (faults), [`service`] (the binary as a child process), [`client`] (bytes as they are sent),
 //! [`recordings`] (a real Vector's requests) and [`expectation`] (what must be stored of them), [`conditions`]
-//! (waiting), then [`rows`], [`search`] and [`invariants`] (what both stores hold). [`conservation`] puts all of it together.
+//! (waiting), [`traffic`] (the others meanwhile), then [`rows`], [`search`] and [`invariants`] (what both stores hold). [`conservation`] puts all of it together.
 #![expect(
     clippy::expect_used,
     clippy::panic,
@@ -28,5 +28,6 @@ pub mod rows;
 pub mod search;
 pub mod service;
 pub mod stack;
+pub mod traffic;
 #[cfg(feature = "vector-programs")]
 pub mod vector_programs;

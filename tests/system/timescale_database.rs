@@ -145,14 +145,14 @@ impl TestDatabase {
 
     pub(crate) async fn status(&self) -> StoreStatus {
         Monitor::new(self.pool.clone())
-            .status()
+            .status(Duration::from_secs(10))
             .await
             .expect("the status can be read")
     }
 
     pub(crate) async fn snapshot(&self) -> Snapshot {
         Monitor::new(self.pool.clone())
-            .snapshot()
+            .snapshot(Duration::from_secs(10))
             .await
             .expect("books and backlog can be read")
     }

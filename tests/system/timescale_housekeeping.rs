@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use log_writer_service::timescale::{Edition, Housekeeping, housekeep};
+use log_writer_service::timescale::{CommitMode, Housekeeping, StoreErrorKind, housekeep};
 use sqlx::{ConnectOptions, Executor, postgres::PgConnectOptions};
 
 use crate::timescale_database::{MODE, TestDatabase, event, request, with_database};
 
 const LONG_READY: Duration = Duration::from_secs(3_600);
+const CHUNKS: &str = "select count(*) from timescaledb_information.chunks where hypertable_name = 'application_logs'";
 
 async fn run(database: &TestDatabase, ready_for: Duration) -> Housekeeping {
     housekeep(&database.pool, &database.settings, ready_for)
@@ -94,7 +95,7 @@ async fn a_frozen_committer_is_ended_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn the_next_chunk_is_made_ahead_once_where_the_edition_can() {
+async fn the_next_chunk_is_made_ahead_once() {
     with_database(async |database| {
         let mut committer = database.committer("one").await;
         let mut today = event(1);
@@ -109,11 +110,9 @@ async fn the_next_chunk_is_made_ahead_once_where_the_edition_can() {
             .commit(&mut [&mut request("today", &[today.clone()])], &MODE)
             .await
             .expect("committed");
-        let can = database.status().await.edition == Edition::Community;
-        assert_eq!(run(database, Duration::ZERO).await.chunk_made, can);
+        assert!(run(database, Duration::ZERO).await.chunk_made);
         assert!(!run(database, Duration::ZERO).await.chunk_made, "it is there");
-        let chunks = "select count(*) from timescaledb_information.chunks where hypertable_name = 'application_logs'";
-        assert_eq!(database.number(chunks).await, 1 + i64::from(can));
+        assert_eq!(database.number(CHUNKS).await, 2);
         today.timestamp.0 += crate::timescale_database::DAY;
         today.own_id = Some(crate::timescale_database::id(2));
         committer
@@ -121,10 +120,98 @@ async fn the_next_chunk_is_made_ahead_once_where_the_edition_can() {
             .await
             .expect("committed");
         assert_eq!(
-            database.number(chunks).await,
+            database.number(CHUNKS).await,
             2,
             "tomorrow's event went into the chunk made ahead"
         );
+        let rows = database.number("select count(*) from application_logs").await;
+        assert_eq!(rows, 2, "what makes a chunk leaves no row");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_chunk_is_made_before_the_transaction_that_needs_it() {
+    with_database(async |database| {
+        let mut committer = database.committer("one").await;
+        // Whoever makes a chunk within a transaction holds this lock until its end.
+        let mut maker = database.bystander().await;
+        maker
+            .execute("begin; lock table public.application_logs in share update exclusive mode")
+            .await
+            .expect("locked");
+        let short = CommitMode {
+            lock_timeout: Duration::from_millis(20),
+            ..MODE
+        };
+        let error = committer
+            .commit(&mut [&mut request("held", &[event(1)])], &short)
+            .await
+            .expect_err("somebody else makes one");
+        assert_eq!(error.kind(), StoreErrorKind::LockTimeout, "{error}");
+        maker.execute("rollback").await.expect("released");
+
+        // What fails after it was made leaves the chunk, and keeps nobody from theirs.
+        let mut holder = database.bystander().await;
+        holder
+            .execute("begin; lock table log_writer.outbox in exclusive mode")
+            .await
+            .expect("locked");
+        committer
+            .commit(&mut [&mut request("held", &[event(1)])], &short)
+            .await
+            .expect_err("the outbox is locked");
+        assert_eq!(database.number(CHUNKS).await, 1);
+        holder.execute("rollback").await.expect("released");
+        committer
+            .commit(&mut [&mut request("held", &[event(1)])], &short)
+            .await
+            .expect("committed");
+        assert_eq!(database.number(CHUNKS).await, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_rehearsal_meets_what_a_commit_meets_and_leaves_nothing() {
+    with_database(async |database| {
+        let mut committer = database.committer("one").await;
+        committer.rehearse().await.expect("all is well");
+        for (broken, mended) in [
+            (
+                "alter table log_writer.outbox rename to hidden",
+                "alter table log_writer.hidden rename to outbox",
+            ),
+            (
+                "alter table application_logs rename column message to text",
+                "alter table application_logs rename column text to message",
+            ),
+            (
+                "create function refuse() returns trigger language plpgsql as $$ begin raise 'no'; end $$;
+                 create trigger refuse before insert on application_logs for each row execute function refuse()",
+                "drop trigger refuse on application_logs; drop function refuse",
+            ),
+            (
+                "create function refuse() returns trigger language plpgsql as $$ begin raise 'no'; end $$;
+                 create constraint trigger refuse after insert on log_writer.requests deferrable initially deferred
+                   for each row execute function refuse()",
+                "drop trigger refuse on log_writer.requests; drop function refuse",
+            ),
+        ] {
+            database.execute(broken).await;
+            committer.rehearse().await.expect_err(broken);
+            database.execute(mended).await;
+            committer.rehearse().await.expect(mended);
+        }
+        for table in [
+            "application_logs",
+            "log_writer.requests",
+            "log_writer.outbox",
+            "log_writer.books",
+        ] {
+            let rows = database.number(&format!("select count(*) from {table}")).await;
+            assert_eq!(rows, 0, "{table}");
+        }
     })
     .await;
 }

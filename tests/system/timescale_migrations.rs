@@ -20,7 +20,10 @@ async fn an_empty_database_gets_everything_and_a_second_run_does_nothing() {
         assert_eq!((second.applied.len(), second.already_there), (0, pending.len()));
         // Sessions opened before the extension was made have not loaded it.
         let pool = connect_pool(&database.settings).await.expect("a pool");
-        let status = Monitor::new(pool).status().await.expect("asked");
+        let status = Monitor::new(pool)
+            .status(std::time::Duration::from_secs(10))
+            .await
+            .expect("asked");
         assert_eq!(
             status.timescaledb_version.as_deref(),
             Some(first.timescaledb_version.as_str())

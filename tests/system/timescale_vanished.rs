@@ -109,7 +109,7 @@ async fn a_server_that_vanishes_is_not_waited_for_for_ever() {
                 outbox.release(claim.owner),
                 outbox.settle(claim.owner, "worker", &settled),
                 outbox.read_back(&rows),
-                monitor.snapshot(),
+                monitor.snapshot(LEASE / 2),
                 housekeep(&pool, &database.settings, Duration::ZERO),
             );
             [
@@ -138,7 +138,7 @@ async fn a_server_that_vanishes_is_not_waited_for_for_ever() {
 
         // Nothing of the pool is stuck with what was lost.
         frozen.store(false, Ordering::Relaxed);
-        monitor.snapshot().await.expect("new connections are made");
+        monitor.snapshot(LEASE).await.expect("new connections are made");
     })
     .await;
 }

@@ -286,6 +286,14 @@ impl Store {
     }
 
     async fn prepare_once(&self) -> Result<Option<String>, StoreError> {
+        let problem = self.prepare_schema().await?;
+        if problem.is_none() {
+            self.ingestor.clock().look(&self.pool).await?;
+        }
+        Ok(problem)
+    }
+
+    async fn prepare_schema(&self) -> Result<Option<String>, StoreError> {
         if self.config.database.migrate_on_start {
             let report = timescale::migrate(&self.config.database).await?;
             tracing::info!(

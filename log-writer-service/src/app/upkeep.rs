@@ -20,6 +20,9 @@ impl Store {
         let mut was_over_quota = false;
         loop {
             tokio::time::sleep(HOUSEKEEPING_EVERY).await;
+            if let Err(error) = self.ingestor.clock().look(&self.pool).await {
+                tracing::warn!(%error, "PostgreSQL's clock could not be read; the last reading is carried on");
+            }
             if Instant::now() >= letters_due {
                 letters_due = Instant::now() + LETTERS_EVERY;
                 was_over_quota = self.look_after_letters(was_over_quota).await;

@@ -48,7 +48,7 @@ pub struct Database {
     /// Encoded bytes of one batch at most; one larger request goes alone.
     #[serde(with = "super::unit::bytes")]
     pub batch_bytes_max: usize,
-    /// How long a committer waits for a lock.
+    /// How long the late lane waits for a lock; the others wait half as long.
     #[serde(with = "super::unit::duration")]
     pub lock_timeout: Duration,
     /// How long an ingest transaction may take; a request that goes alone a second more for every 5,000 rows.

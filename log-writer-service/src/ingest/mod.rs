@@ -7,6 +7,7 @@
 mod admission;
 mod committers;
 mod decode;
+mod failures;
 mod identity;
 mod patterns;
 mod queue;
@@ -44,13 +45,11 @@ use crate::{
     event::{Digest, InvalidAliases, Timestamp},
     shutdown::Tasks,
     telemetry::metric,
-    timescale::Receipt,
+    timescale::{Clock, Receipt},
 };
 
 /// Bodies above this are decoded on the blocking pool: about half a millisecond of work.
 const INLINE_BYTES_MAX: usize = 128 * 1024;
-/// How long after its deadline a request whose transaction was begun is waited for at most: Vector gives up after 60 s.
-const BEGUN_TIME_MAX: Duration = Duration::from_secs(30);
 /// After so long without PostgreSQL requests are refused at once instead of waiting for it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -108,8 +107,8 @@ pub struct Ingestor {
     lanes: Arc<Lanes>,
     readiness: Readiness,
     admission: Admission,
+    clock: Clock,
     answer_timeout: Duration,
-    commit_timeout: Duration,
     late_after: Duration,
 }
 
@@ -129,8 +128,8 @@ impl Ingestor {
             lanes: Arc::default(),
             readiness,
             admission: Admission::new(config.http.inflight_bytes_max),
+            clock: Clock::default(),
             answer_timeout: config.http.answer_timeout,
-            commit_timeout: config.database.transaction_timeout,
             late_after: config.database.late_after,
         })
     }
@@ -158,6 +157,12 @@ impl Ingestor {
         }
     }
 
+    /// The clock by which events are judged; requests wait until it was set.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
     /// The bytes that requests hold and may hold.
     #[must_use]
     pub fn admission(&self) -> &Admission {
@@ -182,8 +187,13 @@ impl Ingestor {
         if let Some(problem) = self.hopeless() {
             return Err(Refusal::Unavailable(problem));
         }
-        let (decoded, reservation) = self.decode(incoming, reservation).await?;
-        self.commit(decoded, reservation, deadline).await
+        let Ok(now) = tokio::time::timeout_at(deadline, self.clock.now()).await else {
+            return Err(Refusal::Unavailable(self.problem()));
+        };
+        let (decoded, reservation) = self.decode(incoming, reservation, now).await?;
+        let oldest = decoded.request.rows.oldest();
+        let is_late = oldest.is_some_and(|oldest| oldest < earlier(now, self.late_after));
+        self.commit(decoded, reservation, is_late, deadline).await
     }
 
     /// Keeps what is known of a body that is over the limit; `body` is the hash of what was read of it.
@@ -214,16 +224,16 @@ impl Ingestor {
         let digest = self.decoder.digest(&incoming);
         incoming.body = Bytes::new();
         let decoded = self.decoder.keep_body(&incoming, digest, undecodable);
-        self.commit(decoded, self.admission.open(), deadline).await
+        self.commit(decoded, self.admission.open(), false, deadline).await
     }
 
     async fn decode(
         &self,
         incoming: Incoming,
         mut reservation: Reservation,
+        now: Timestamp,
     ) -> Result<(Decoded, Reservation), Refusal> {
         let decoder = Arc::clone(&self.decoder);
-        let now = now();
         let is_small = incoming.body.len() <= INLINE_BYTES_MAX && incoming.content_encoding.is_none()
             || incoming.body.len() <= INLINE_BYTES_MAX / 8;
         let work = move || {
@@ -240,16 +250,15 @@ impl Ingestor {
             .unwrap_or_else(|error| Err(Refusal::Unavailable(format!("decoding the request failed: {error}"))))
     }
 
-    async fn commit(&self, decoded: Decoded, reservation: Reservation, deadline: Instant) -> Result<Accepted, Refusal> {
+    async fn commit(
+        &self,
+        decoded: Decoded,
+        reservation: Reservation,
+        is_late: bool,
+        deadline: Instant,
+    ) -> Result<Accepted, Refusal> {
         let Decoded { request, undecodable } = decoded;
         let digest = request.digest;
-        let is_late = request
-            .rows
-            .oldest()
-            .is_some_and(|oldest| oldest < earlier(now(), self.late_after));
-        let rows = u32::try_from(request.rows_to_write()).unwrap_or(u32::MAX);
-        let commit_time = self.commit_timeout + Duration::from_secs(u64::from(rows / 5_000));
-        let begun_until = deadline + commit_time.min(BEGUN_TIME_MAX);
         let place = Place::default();
         let (answer, answered) = oneshot::channel();
         let queued = Queued {
@@ -258,6 +267,7 @@ impl Ingestor {
             answer,
             failures_alone: 0,
             commits_at_first_failure: 0,
+            retry_at: None,
             reservation,
         };
         if is_late {
@@ -266,40 +276,37 @@ impl Ingestor {
         } else {
             self.lanes.normal.push(queued);
         }
-        let receipt = self.wait(place, answered, deadline, begun_until).await?;
+        let receipt = self.wait(&place, answered, deadline).await?;
         Ok(match undecodable {
             None => Accepted::Committed(receipt),
             Some(undecodable) => Accepted::Undecodable(undecodable, digest),
         })
     }
 
-    /// Waits for the receipt until the deadline; for a transaction that was begun by then, until it must have ended.
+    /// Waits for the receipt until the deadline.
+    ///
+    /// A transaction that was begun by then goes on without the sender and keeps its bytes reserved until it has ended;
+    /// the digest makes the sender's next attempt exact, whatever became of this one.
     async fn wait(
         &self,
-        place: Place,
-        mut answered: oneshot::Receiver<Receipt>,
+        place: &Place,
+        answered: oneshot::Receiver<Receipt>,
         deadline: Instant,
-        begun_until: Instant,
     ) -> Result<Receipt, Refusal> {
-        let gone = |_| Refusal::Unavailable("shutting down".to_owned());
-        tokio::select! {
-            receipt = &mut answered => return receipt.map_err(gone),
-            () = tokio::time::sleep_until(deadline) => {}
-        }
-        let problem = self
-            .readiness
-            .problem()
-            .unwrap_or_else(|| "no committer was free in time".to_owned());
-        if place.withdraw() {
-            return Err(Refusal::Unavailable(problem));
-        }
-        match tokio::time::timeout_at(begun_until, answered).await {
-            Ok(receipt) => receipt.map_err(gone),
+        match tokio::time::timeout_at(deadline, answered).await {
+            Ok(receipt) => receipt.map_err(|_| Refusal::Unavailable("shutting down".to_owned())),
+            Err(_) if place.withdraw() => Err(Refusal::Unavailable(self.problem())),
             Err(_) => Err(Refusal::Unavailable(
                 "the transaction did not end in time; whether it committed is known when the request is sent again"
                     .to_owned(),
             )),
         }
+    }
+
+    fn problem(&self) -> String {
+        self.readiness
+            .problem()
+            .unwrap_or_else(|| "no committer was free in time".to_owned())
     }
 
     /// Why waiting makes no sense: shutting down, or no PostgreSQL for a while.
@@ -308,10 +315,6 @@ impl Ingestor {
         let hopeless = self.readiness.is_closing() || self.readiness.unready_for().is_some_and(|time| time > PATIENCE);
         hopeless.then_some(problem)
     }
-}
-
-fn now() -> Timestamp {
-    Timestamp::from(chrono::Utc::now())
 }
 
 fn earlier(time: Timestamp, by: Duration) -> Timestamp {

@@ -7,14 +7,18 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{Notify, oneshot};
 
 use super::admission::Reservation;
 use crate::timescale::{Receipt, WriteRequest};
+
+/// A lock that the normal lane met is taken to be held for this long.
+const LOCK_REMEMBERED: Duration = Duration::from_secs(5);
 
 const WAITING: u8 = 0;
 const TAKEN: u8 = 1;
@@ -53,6 +57,8 @@ pub(crate) struct Queued {
     pub(crate) failures_alone: u32,
     /// Batches that all committers had committed when it failed alone for the first time.
     pub(crate) commits_at_first_failure: u64,
+    /// Set once it met a lock that was not free in time: the late lane tries it again, not before this.
+    pub(crate) retry_at: Option<Instant>,
     /// Held until the request is answered.
     pub(crate) reservation: Reservation,
 }
@@ -69,6 +75,8 @@ impl Queued {
 pub(crate) struct Lane {
     waiting: Mutex<VecDeque<Queued>>,
     arrived: Notify,
+    /// Of [`Lane::take_one`]: whose turn it is.
+    turn_of_held: AtomicBool,
 }
 
 /// The two lanes.
@@ -78,6 +86,21 @@ pub(crate) struct Lanes {
     pub(crate) late: Lane,
     /// Batches with new events committed so far: what tells a bad body from a bad time.
     pub(crate) commits: AtomicU64,
+    /// When the normal lane last met a lock that was not free in time.
+    lock_met: Mutex<Option<Instant>>,
+}
+
+impl Lanes {
+    /// The normal lane met a lock that was not free in time.
+    pub(crate) fn note_lock(&self) {
+        *self.lock_met.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Whether the normal lane met one a moment ago: whoever holds it may hold it still.
+    pub(crate) fn met_a_lock(&self) -> bool {
+        let met = *self.lock_met.lock().unwrap_or_else(PoisonError::into_inner);
+        met.is_some_and(|met| met.elapsed() < LOCK_REMEMBERED)
+    }
 }
 
 /// How much one batch takes.
@@ -133,14 +156,61 @@ impl Lane {
         }
     }
 
+    /// Waits for a request and takes it: in turn one that never met a lock, and one that did and is due.
+    ///
+    /// # Cancel safety
+    /// Nothing is taken if the future is dropped.
+    pub(crate) async fn take_one(&self) -> Queued {
+        loop {
+            let due = match self.take_one_now() {
+                Ok(taken) => return taken,
+                Err(due) => due,
+            };
+            let arrived = self.arrived.notified();
+            match due {
+                Some(due) => drop(tokio::time::timeout_at(due.into(), arrived).await),
+                None => arrived.await,
+            }
+        }
+    }
+
     /// Drops what waits; the requests' tasks see it at once.
     pub(crate) fn abandon(&self) {
         self.lock().clear();
     }
 
+    /// Whether nobody waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
     /// Requests that wait.
     pub(crate) fn len(&self) -> usize {
         self.lock().len()
+    }
+
+    /// Else: when the next one is due, if any waits.
+    fn take_one_now(&self) -> Result<Queued, Option<Instant>> {
+        let mut waiting = self.lock();
+        let now = Instant::now();
+        loop {
+            let free = waiting.iter().position(|queued| queued.retry_at.is_none());
+            let held = waiting
+                .iter()
+                .position(|queued| queued.retry_at.is_some_and(|due| due <= now));
+            let next = if self.turn_of_held.load(Ordering::Relaxed) {
+                held.or(free)
+            } else {
+                free.or(held)
+            };
+            let Some(queued) = next.and_then(|next| waiting.remove(next)) else {
+                return Err(waiting.iter().filter_map(|queued| queued.retry_at).min());
+            };
+            if !queued.is_abandoned() && queued.place.take() {
+                self.turn_of_held.store(queued.retry_at.is_none(), Ordering::Relaxed);
+                return Ok(queued);
+            }
+        }
     }
 
     fn take_now(&self, limits: BatchLimits) -> Vec<Queued> {

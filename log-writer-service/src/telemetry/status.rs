@@ -1,14 +1,19 @@
 //! `GET /api/v1/status`: the same facts as the metrics, in JSON, for people and scripts.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 
 use crate::{
     ingest::{Ingestor, Readiness},
-    timescale::{Backlog, Books, LetterTotals, Monitor, StoreStatus},
+    timescale::{Backlog, Books, LetterTotals, Monitor, StoreError, StoreStatus},
 };
+
+/// How long PostgreSQL is asked for the status: it is answered within a second, with what is known by then.
+const STATUS_LIMIT: Duration = Duration::from_millis(500);
+/// How long it is asked for metrics, which are scraped every ten seconds and more.
+const METRICS_LIMIT: Duration = Duration::from_secs(5);
 
 /// What is known of the mirror in Elasticsearch.
 #[derive(Debug, Clone, Serialize)]
@@ -70,6 +75,8 @@ pub struct Status {
     pub elasticsearch: MirrorStatus,
     /// Versions and edition; absent while PostgreSQL does not answer.
     pub postgres: Option<StoreStatus>,
+    /// What PostgreSQL did not tell in time, and why; empty if all is known.
+    pub unknown: Vec<String>,
     /// What `/metrics` shows of this process, without the buckets of histograms: durations in seconds, requests by answer.
     pub metrics: BTreeMap<String, f64>,
 }
@@ -113,10 +120,16 @@ pub struct BacklogStatus {
 }
 
 impl Observatory {
-    /// Looks at everything once. What PostgreSQL can't tell now is absent.
+    /// Looks at everything once. What PostgreSQL can't tell now is absent, and named.
     pub async fn status(&self) -> Status {
         self.refresh_process_metrics();
-        let store = self.monitor.snapshot().await.ok();
+        let (store, letters, versions) = tokio::join!(
+            self.monitor.snapshot(STATUS_LIMIT),
+            self.monitor.letters(STATUS_LIMIT),
+            self.monitor.status(STATUS_LIMIT),
+        );
+        let mut unknown = Vec::new();
+        let store = known(store, &mut unknown);
         let (waiting, waiting_late) = self.ingestor.waiting();
         let admission = self.ingestor.admission();
         let problem = self.readiness.problem();
@@ -132,9 +145,10 @@ impl Observatory {
             },
             books: store.as_ref().map(|store| books(&store.books, &store.backlog)),
             backlog: store.as_ref().map(|store| backlog(&store.backlog)),
-            dead_letters: store.as_ref().map(|store| store.letters),
+            dead_letters: known(letters, &mut unknown),
             elasticsearch: (self.mirror)(),
-            postgres: store.map(|store| store.status),
+            postgres: known(versions, &mut unknown),
+            unknown,
             metrics: super::metric::series(&self.prometheus.render()),
         }
     }
@@ -142,9 +156,15 @@ impl Observatory {
     /// Brings the gauges up to date before they are rendered.
     pub async fn refresh_metrics(&self) {
         self.refresh_process_metrics();
-        if let Ok(store) = self.monitor.snapshot().await {
+        let (store, letters) = tokio::join!(
+            self.monitor.snapshot(METRICS_LIMIT),
+            self.monitor.letters(METRICS_LIMIT),
+        );
+        if let Ok(store) = store {
             super::metric::store(&store.books, &store.backlog);
-            super::metric::letters(&store.letters, self.letters_max);
+        }
+        if let Ok(letters) = letters {
+            super::metric::letters(&letters, self.letters_max);
         }
     }
 
@@ -160,6 +180,10 @@ impl Observatory {
             self.ingestor.waiting(),
         );
     }
+}
+
+fn known<T>(answer: Result<T, StoreError>, unknown: &mut Vec<String>) -> Option<T> {
+    answer.map_err(|error| unknown.push(error.to_string())).ok()
 }
 
 fn books(books: &Books, backlog: &Backlog) -> BooksStatus {

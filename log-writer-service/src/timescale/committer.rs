@@ -10,14 +10,16 @@ use sqlx::{Executor, postgres::PgConnectOptions};
 
 use super::{
     audit::ActionId,
+    chunks::Chunks,
     copy::EncodedRows,
     dead_letters::{DeadLetter, Recommitted, Stage, recommit},
     error::StoreError,
     limits::within,
     outbox_plan::RowLimits,
     pool::{self, COMMITTER_NAME},
+    rehearsal::rehearse,
     warnings::Warnings,
-    write::{self, CommitMode, Context, Met, Part, Receipt, Session, WriteRequest, commit_parts},
+    write::{CommitMode, Context, Met, Part, Receipt, Session, WriteRequest, commit_parts},
 };
 use crate::config::Database;
 
@@ -33,6 +35,7 @@ pub struct Committer {
     dead_letter_bytes_max: usize,
     alone: CommitMode,
     warnings: Warnings,
+    chunks: Chunks,
     session: Option<Session>,
     met: Met,
 }
@@ -59,6 +62,7 @@ impl Committer {
                 bisect: false,
             },
             warnings: Warnings::new(),
+            chunks: Chunks::default(),
             session: None,
             met: Met::default(),
         };
@@ -181,23 +185,28 @@ impl Committer {
         std::mem::take(&mut self.met)
     }
 
-    /// Does what a commit does, with nothing to commit: a connection, our rights and the table are there.
+    /// Does what a commit does, with an event of our own, and takes it back.
     ///
     /// # Errors
     /// What a commit would meet.
-    pub async fn probe(&mut self) -> Result<(), StoreError> {
+    pub async fn rehearse(&mut self) -> Result<(), StoreError> {
         let mut session = self.taken_session().await?;
-        let probe = write::probe(&mut session.connection, &self.alone);
-        within(self.alone.transaction_timeout, "try a commit", probe).await?;
-        self.session = Some(session);
-        Ok(())
+        let context = self.context();
+        let rehearsal = Box::pin(rehearse(&mut session, &context, &self.alone));
+        let outcome = within(self.alone.transaction_timeout, "rehearse a commit", rehearsal).await;
+        self.ended(session, outcome).await
     }
 
     async fn transact(&mut self, parts: &mut [Part<'_>], mode: &CommitMode) -> Result<Vec<Receipt>, StoreError> {
         let mut session = self.taken_session().await?;
+        let mut chunks = std::mem::take(&mut self.chunks);
         let context = self.context();
-        let transaction = Box::pin(commit_parts(&mut session, &context, parts, mode));
+        let transaction = Box::pin(async {
+            chunks.make_for(&mut session.connection, parts, mode).await?;
+            commit_parts(&mut session, &context, parts, mode).await
+        });
         let outcome = within(mode.transaction_timeout, "commit the batch", transaction).await;
+        self.chunks = chunks;
         self.ended(session, outcome).await
     }
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use sqlx::{PgConnection, Row};
 
 use super::{error::StoreError, write::Part};
+use crate::event::Timestamp;
 
 /// What is known of a request by its digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub(super) enum Noted {
 #[derive(Debug)]
 pub(super) struct NotedBatch {
     pub(super) batch_id: i64,
+    /// When the transaction began, by PostgreSQL's clock.
+    pub(super) begun: Timestamp,
     pub(super) requests: Vec<Noted>,
 }
 
@@ -49,11 +52,12 @@ pub(super) async fn note_digests(connection: &mut PgConnection, parts: &[Part<'_
         .fetch_all(&mut *connection)
         .await
         .map_err(StoreError::during(attempted))?;
-    let mut batch_id = 0;
+    let (mut batch_id, mut begun) = (0, 0);
     // The batch of each digest; for a new one only its first request, its twins find it known.
     let mut new: Vec<Vec<u8>> = Vec::with_capacity(rows.len());
     for row in &rows {
         batch_id = row.try_get("batch_id").map_err(StoreError::during(attempted))?;
+        begun = row.try_get("now_micros").map_err(StoreError::during(attempted))?;
         new.extend(
             row.try_get::<Option<Vec<u8>>, _>("digest")
                 .map_err(StoreError::during(attempted))?,
@@ -79,7 +83,11 @@ pub(super) async fn note_digests(connection: &mut PgConnection, parts: &[Part<'_
             },
         })
         .collect();
-    Ok(NotedBatch { batch_id, requests })
+    Ok(NotedBatch {
+        batch_id,
+        begun: Timestamp(begun),
+        requests,
+    })
 }
 
 async fn known_digests(connection: &mut PgConnection, digests: &[&[u8]]) -> Result<HashMap<Vec<u8>, i64>, StoreError> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use sqlx::PgPool;
 
 use super::{
-    error::{StoreError, StoreErrorKind},
+    error::StoreError,
     limits::{ANSWER_TIMEOUT, on_pool},
     pool::COMMITTER_NAME,
 };
@@ -106,17 +106,12 @@ async fn fold_books(pool: &PgPool) -> Result<u64, StoreError> {
     Ok(u64::try_from(folded).unwrap_or_default())
 }
 
-/// Makes the next chunk shortly before it is needed: making one serialises all writers for a transaction.
+/// Makes the next chunk shortly before it is needed: making one keeps every other maker waiting for a transaction.
 async fn make_next_chunk(pool: &PgPool) -> Result<bool, StoreError> {
     let attempted = "make the next chunk ahead";
     let query = sqlx::query_scalar("select log_writer.make_next_chunk()");
-    let made: Result<bool, StoreError> = on_pool(pool, ANSWER_TIMEOUT, attempted, async |connection| {
+    on_pool(pool, ANSWER_TIMEOUT, attempted, async |connection| {
         query.fetch_one(connection).await.map_err(StoreError::during(attempted))
     })
-    .await;
-    match made {
-        // It calls what is internal to TimescaleDB: where that is refused, the first writer makes the chunk.
-        Err(error) if error.kind() == StoreErrorKind::Setup => Ok(false),
-        made => made,
-    }
+    .await
 }

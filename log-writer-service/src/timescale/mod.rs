@@ -9,7 +9,9 @@ mod audit;
 mod batch;
 mod bisect;
 mod books;
+mod chunks;
 mod claim;
+mod clock;
 mod committer;
 mod copy;
 mod copy_out;
@@ -29,6 +31,7 @@ mod patterns;
 mod pool;
 mod questions;
 mod read_back;
+mod rehearsal;
 mod settle;
 mod staging;
 mod status;
@@ -41,6 +44,7 @@ pub use self::{
     audit::{ActionId, ActionOutcome, Actor, AuditFilter, AuditRow, end, progress, purge_audit, record},
     books::Books,
     claim::{ClaimOrder, ClaimRequest},
+    clock::Clock,
     committer::Committer,
     copy::EncodedRows,
     dead_letters::{

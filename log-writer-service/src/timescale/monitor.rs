@@ -1,12 +1,17 @@
-//! Books, backlog and versions at one moment, for status and metrics.
+//! Books, backlog, dead letters and versions, for status and metrics.
+//!
+//! Each is asked for on its own and for so long and no longer, here and at the server: what one of them waits for must
+//! neither hide the others nor pile up sessions.
 
-use sqlx::{Connection, Executor, PgPool};
+use std::time::Duration;
+
+use sqlx::{Connection, Executor, PgConnection, PgPool};
 
 use super::{
     books::{Books, read_books},
     dead_letters::{LetterTotals, read_totals},
     error::StoreError,
-    limits::{ANSWER_TIMEOUT, on_pool},
+    limits::{on_pool, within},
     outbox::{Backlog, read_backlog},
     status::{StoreStatus, read_status},
 };
@@ -24,10 +29,6 @@ pub struct Snapshot {
     pub books: Books,
     /// What waits for Elasticsearch.
     pub backlog: Backlog,
-    /// Dead letters that wait for somebody.
-    pub letters: LetterTotals,
-    /// Versions and edition.
-    pub status: StoreStatus,
 }
 
 impl Monitor {
@@ -36,29 +37,27 @@ impl Monitor {
         Self { pool }
     }
 
-    /// Reads everything in one snapshot of the database.
+    /// Reads books and backlog in one snapshot of the database.
     ///
     /// # Errors
-    /// As any query.
-    pub async fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        let attempted = "read books and backlog";
-        on_pool(&self.pool, ANSWER_TIMEOUT, attempted, async |connection| {
-            let mut transaction = connection.begin().await.map_err(StoreError::during(attempted))?;
-            transaction
-                .execute("set transaction isolation level repeatable read, read only")
-                .await
-                .map_err(StoreError::during(attempted))?;
-            let books = read_books(&mut transaction).await?;
-            let backlog = read_backlog(&mut transaction).await?;
-            let letters = read_totals(&mut transaction).await?;
-            let status = read_status(&mut transaction).await?;
-            transaction.commit().await.map_err(StoreError::during(attempted))?;
+    /// As any query; after `limit` at the latest.
+    pub async fn snapshot(&self, limit: Duration) -> Result<Snapshot, StoreError> {
+        self.look("read books and backlog", limit, async |connection| {
             Ok(Snapshot {
-                books,
-                backlog,
-                letters,
-                status,
+                books: read_books(connection).await?,
+                backlog: read_backlog(connection).await?,
             })
+        })
+        .await
+    }
+
+    /// Counts the dead letters that wait for somebody.
+    ///
+    /// # Errors
+    /// As any query; after `limit` at the latest.
+    pub async fn letters(&self, limit: Duration) -> Result<LetterTotals, StoreError> {
+        self.look("count dead letters", limit, async |connection| {
+            read_totals(connection).await
         })
         .await
     }
@@ -66,14 +65,35 @@ impl Monitor {
     /// Asks for versions and edition; works before the first migration too.
     ///
     /// # Errors
-    /// As any query.
-    pub async fn status(&self) -> Result<StoreStatus, StoreError> {
-        on_pool(
-            &self.pool,
-            ANSWER_TIMEOUT,
-            "read the store's status",
-            async |connection| read_status(connection).await,
-        )
+    /// As any query; after `limit` at the latest.
+    pub async fn status(&self, limit: Duration) -> Result<StoreStatus, StoreError> {
+        self.look("read the store's versions", limit, async |connection| {
+            read_status(connection).await
+        })
         .await
+    }
+
+    async fn look<T>(
+        &self,
+        attempted: &'static str,
+        limit: Duration,
+        read: impl AsyncFnOnce(&mut PgConnection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let on_connection = on_pool(&self.pool, limit, attempted, async |connection| {
+            let mut transaction = connection.begin().await.map_err(StoreError::during(attempted))?;
+            let set = format!(
+                "set transaction isolation level repeatable read, read only; set local statement_timeout = {}",
+                limit.as_millis().max(1)
+            );
+            transaction
+                .execute(set.as_str())
+                .await
+                .map_err(StoreError::during(attempted))?;
+            let found = read(&mut transaction).await?;
+            transaction.commit().await.map_err(StoreError::during(attempted))?;
+            Ok(found)
+        });
+        // Time to get a connection included.
+        within(limit, attempted, on_connection).await
     }
 }

@@ -23,7 +23,7 @@ use super::{
     batch::Batch,
     bisect::{self, Exception, Outcome},
     books::{self, Books},
-    copy::{COLUMNS, COPY_HEADER, COPY_TRAILER, EncodedRows},
+    copy::EncodedRows,
     dead_letters::{self, DeadLetter, NewLetter},
     digests::{self, Noted},
     error::{StoreError, StoreErrorKind},
@@ -31,10 +31,7 @@ use super::{
     outbox_plan::{self, RowLimits},
     warnings::Warnings,
 };
-use crate::{
-    event::{Digest, Timestamp},
-    failpoint::failpoint,
-};
+use crate::{event::Digest, failpoint::failpoint};
 
 /// What one request brings to be committed.
 #[derive(Debug, Clone)]
@@ -152,6 +149,27 @@ pub(super) async fn commit_parts(
     parts: &mut [Part<'_>],
     mode: &CommitMode,
 ) -> Result<Vec<Receipt>, StoreError> {
+    let receipts = store_parts(session, context, parts, mode).await?;
+    // 5
+    failpoint!("commit::before_commit");
+    // Counted before and taken back after an answer: whoever drops this future in between leaves it counted.
+    session.met.outcomes_unknown += 1;
+    let committed = commit(&mut session.connection, context.warnings).await;
+    if committed.as_ref().err().is_none_or(|error| error.sqlstate().is_some()) {
+        session.met.outcomes_unknown -= 1;
+    }
+    committed?;
+    failpoint!("commit::before_answer");
+    Ok(receipts)
+}
+
+/// The steps before COMMIT.
+pub(super) async fn store_parts(
+    session: &mut Session,
+    context: &Context<'_>,
+    parts: &mut [Part<'_>],
+    mode: &CommitMode,
+) -> Result<Vec<Receipt>, StoreError> {
     // 1
     failpoint!("commit::before_begin");
     begin(&mut session.connection, mode).await?;
@@ -183,25 +201,16 @@ pub(super) async fn commit_parts(
         context.dead_letter_bytes_max,
     );
     dead_letters::keep(&mut session.connection, noted.batch_id, &letters).await?;
-    note_late_events(&mut session.connection, &batch, Timestamp::from(chrono::Utc::now())).await?;
+    note_late_events(&mut session.connection, &batch, noted.begun).await?;
     let plan = outbox_plan::plan(&batch, &exceptions, context.row_limits);
     outbox_plan::enqueue(&mut session.connection, noted.batch_id, &plan.rows).await?;
     let books = sum(&receipts, &plan);
     books::add_to_books(&mut session.connection, context.worker, &books).await?;
-    // 5
-    failpoint!("commit::before_commit");
-    // Counted before and taken back after an answer: whoever drops this future in between leaves it counted.
-    session.met.outcomes_unknown += 1;
-    let committed = commit(&mut session.connection, context.warnings).await;
-    if committed.as_ref().err().is_none_or(|error| error.sqlstate().is_some()) {
-        session.met.outcomes_unknown -= 1;
-    }
-    committed?;
-    failpoint!("commit::before_answer");
     Ok(receipts)
 }
 
-/// Begins with everything that the server's or role's own settings could have otherwise.
+/// Begins with what the server's or role's own settings could have otherwise. Not `read write`: who makes a server
+/// read-only by its settings, to save a disk that is full, means us too.
 pub(super) async fn begin(connection: &mut PgConnection, mode: &CommitMode) -> Result<(), StoreError> {
     let transaction_ms = mode.transaction_timeout.as_millis().max(1);
     // Late rows may meet compressed ones, and TimescaleDB by default refuses to open many (53400). Where it lacks the
@@ -212,7 +221,7 @@ pub(super) async fn begin(connection: &mut PgConnection, mode: &CommitMode) -> R
         ""
     };
     let sql = format!(
-        "begin isolation level read committed read write; set local lock_timeout = {}; set local statement_timeout = \
+        "begin isolation level read committed; set local lock_timeout = {}; set local statement_timeout = \
          {transaction_ms}; set local idle_in_transaction_session_timeout = {transaction_ms}{late}",
         mode.lock_timeout.as_millis().max(1),
     );
@@ -220,28 +229,6 @@ pub(super) async fn begin(connection: &mut PgConnection, mode: &CommitMode) -> R
         .execute(sql.as_str())
         .await
         .map_err(StoreError::during("begin the transaction"))?;
-    Ok(())
-}
-
-/// Copies nothing in a transaction that may write, and rolls it back.
-pub(super) async fn probe(connection: &mut PgConnection, mode: &CommitMode) -> Result<(), StoreError> {
-    let attempted = "try a commit";
-    begin(connection, mode).await?;
-    let sql = format!("copy public.application_logs ({COLUMNS}) from stdin with (format binary)");
-    let mut copy = connection
-        .copy_in_raw(&sql)
-        .await
-        .map_err(StoreError::during(attempted))?;
-    let sent = copy.send([COPY_HEADER, COPY_TRAILER].concat()).await.map(|_| ());
-    let finished = match sent {
-        Ok(()) => copy.finish().await.map(|_| ()),
-        Err(error) => copy.abort("nothing to copy").await.and(Err(error)),
-    };
-    finished.map_err(StoreError::during(attempted))?;
-    connection
-        .execute("rollback")
-        .await
-        .map_err(StoreError::during(attempted))?;
     Ok(())
 }
 

@@ -62,6 +62,13 @@ impl Settings {
         self
     }
 
+    /// Sets a variable that is none of the configuration.
+    #[must_use]
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
     /// Runs another program than [`binary`]: another version of the service, say.
     #[must_use]
     pub fn program(mut self, path: &Path) -> Self {

@@ -17,8 +17,8 @@ use crate::{
     config::Config,
     ingest::Redecoder,
     timescale::{
-        self, ActionId, ActionOutcome, Actor, CommitMode, Committer, LetterFilter, RawLetter, Recommitted, Redrivable,
-        Requeued, StoreError, StoreErrorKind,
+        self, ActionId, ActionOutcome, Actor, Clock, CommitMode, Committer, LetterFilter, RawLetter, Recommitted,
+        Redrivable, Requeued, StoreError, StoreErrorKind,
     },
 };
 
@@ -90,7 +90,10 @@ impl Arguments {
             let running = ActionOutcome::Running;
             Some(timescale::record(pool, &Actor::of_process(), "dead-letters redrive", &target, 0, running).await?)
         };
+        let clock = Clock::default();
+        clock.look(pool).await?;
         let mut work = Work {
+            clock,
             config,
             pool,
             action,
@@ -155,6 +158,7 @@ impl fmt::Display for Outcome {
 }
 
 struct Work<'a> {
+    clock: Clock,
     config: &'a Config,
     pool: &'a PgPool,
     redecoder: Redecoder,
@@ -227,7 +231,7 @@ impl Work<'_> {
         let key = (raw.id, raw.attempts);
         let mut request = self
             .redecoder
-            .decode(raw, chrono::Utc::now().into())
+            .decode(raw, self.clock.now().await)
             .with_context(|| format!("decoding dead letter {}", letter.id))?;
         let Some(action) = self.action else {
             self.outcome.committed += i64::try_from(request.rows.len()).unwrap_or(i64::MAX);

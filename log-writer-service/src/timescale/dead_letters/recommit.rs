@@ -67,7 +67,7 @@ pub(in crate::timescale) async fn recommit(
         write::commit(&mut session.connection, context.warnings).await?;
         return Ok(Recommitted::Gone);
     };
-    let batch_id = next_batch_id(&mut session.connection).await?;
+    let (batch_id, begun) = next_batch_id(&mut session.connection).await?;
     part.rows.set_batch(batch_id);
     if !held.is_whole_request() {
         // The request may have letters of the same numbers.
@@ -76,6 +76,7 @@ pub(in crate::timescale) async fn recommit(
     let parts = [part];
     let noted = NotedBatch {
         batch_id,
+        begun,
         requests: vec![Noted::New],
     };
     // 2
@@ -103,7 +104,7 @@ pub(in crate::timescale) async fn recommit(
     }
     keep::keep(&mut session.connection, batch_id, &letters).await?;
     replace(&mut session.connection, id, &letters).await?;
-    note_late_events(&mut session.connection, &batch, Timestamp::from(chrono::Utc::now())).await?;
+    note_late_events(&mut session.connection, &batch, noted.begun).await?;
     let plan = outbox_plan::plan(&batch, &exceptions, context.row_limits);
     outbox_plan::enqueue(&mut session.connection, batch_id, &plan.rows).await?;
     // 4
@@ -141,10 +142,11 @@ async fn lock(connection: &mut PgConnection, id: i64, attempts: i32) -> Result<O
     .map_err(StoreError::during(attempted))
 }
 
-async fn next_batch_id(connection: &mut PgConnection) -> Result<i64, StoreError> {
-    sqlx::query_scalar("select nextval('log_writer.batch_ids')")
+async fn next_batch_id(connection: &mut PgConnection) -> Result<(i64, Timestamp), StoreError> {
+    sqlx::query_as("select nextval('log_writer.batch_ids'), (extract(epoch from now()) * 1000000)::bigint")
         .fetch_one(connection)
         .await
+        .map(|(batch_id, begun)| (batch_id, Timestamp(begun)))
         .map_err(StoreError::during("take a number for the batch"))
 }
 

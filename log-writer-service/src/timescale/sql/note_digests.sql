@@ -10,5 +10,5 @@ noted as (
   on conflict do nothing
   returning digest
 )
-select batch.id as batch_id, noted.digest
+select batch.id as batch_id, noted.digest, (extract(epoch from now()) * 1000000)::bigint as now_micros
 from batch left join noted on true

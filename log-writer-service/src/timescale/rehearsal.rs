@@ -1,0 +1,79 @@
+//! A commit with an event of our own that is taken back: whether one could be committed now.
+//!
+//! Everything that a batch touches is touched: digests, the table with its triggers, outbox, books. So what every body
+//! would meet is met here, and what is met by some bodies alone is not.
+
+use std::sync::Arc;
+
+use sqlx::Executor;
+use uuid::Uuid;
+
+use super::{
+    clock,
+    copy::EncodedRows,
+    error::StoreError,
+    write::{self, CommitMode, Context, Part, Session, Source},
+};
+use crate::event::{Digest, Level, LogEvent};
+
+/// Where the event of a rehearsal would go.
+const NOWHERE: &str = "rehearsal";
+
+/// Does all of a commit but COMMIT.
+///
+/// # Errors
+/// What a commit would meet.
+///
+/// # Crash safety
+/// Nothing is ever committed; a number of the sequence is skipped.
+pub(super) async fn rehearse(
+    session: &mut Session,
+    context: &Context<'_>,
+    mode: &CommitMode,
+) -> Result<(), StoreError> {
+    let now = clock::ask(&mut session.connection).await?;
+    let mut rows = EncodedRows::new();
+    let event = LogEvent {
+        own_id: None,
+        claimed_time: Some(now),
+        timestamp: now,
+        tenant: Arc::from(NOWHERE),
+        level: Level::Info,
+        service: "log-writer".into(),
+        host: None,
+        message: NOWHERE.into(),
+        correlation_id: None,
+        user_id: None,
+        trace_id: None,
+        span_id: None,
+        tags: Vec::new(),
+        fields: String::new(),
+        error_details: None,
+        performance_metrics: None,
+        ai_analysis: None,
+    };
+    rows.push(&event, now, Some(&Arc::from(NOWHERE)));
+    rows.set_ids(0, Uuid::new_v4(), Uuid::new_v4());
+    let source = Source {
+        tenant: Arc::from(NOWHERE),
+        address: None,
+        content_type: None,
+        content_encoding: None,
+        path: String::new(),
+    };
+    let mut parts = [Part {
+        digest: Digest(*blake3::hash(Uuid::new_v4().as_bytes()).as_bytes()),
+        received: 1,
+        rows: &mut rows,
+        letters: &[],
+        source: &source,
+    }];
+    write::store_parts(session, context, &mut parts, mode).await?;
+    session
+        .connection
+        .execute("set constraints all immediate; rollback")
+        .await
+        .map_err(StoreError::during("rehearse a commit"))?;
+    session.staging_made = false;
+    Ok(())
+}
