@@ -20,6 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+pub use self::questions::lone_asker;
 use self::{
     keys::Keys,
     leave::{FINISH_TIMEOUT, Leave},
@@ -83,6 +84,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         needs_certificate: config.tls.enabled && config.tls.client_ca_file.is_some(),
         asker,
         last_call: last_call.clone(),
+        allowed_hosts: config.api.allowed_hosts.clone(),
     });
     if let Some(hangups) = hangups {
         tasks.spawn("keys", keys.keep(hangups, tasks.stopping()));

@@ -39,3 +39,12 @@ pub(super) fn asker(
     });
     Ok(Some(Asker::new(questions, mirrored)))
 }
+
+/// The same for a command without a service around it: PostgreSQL alone answers.
+///
+/// # Errors
+/// If a URL cannot be read.
+pub fn lone_asker(config: &Config) -> anyhow::Result<Option<Asker>> {
+    let questions = Questions::new(&config.database, &config.api).context("preparing to answer questions")?;
+    Ok(config.api.enabled.then(|| Asker::new(questions, None)))
+}

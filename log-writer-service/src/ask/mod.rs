@@ -6,6 +6,7 @@
 mod catalogue;
 mod openapi;
 mod search;
+mod tools;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -16,6 +17,7 @@ use sqlx::PgPool;
 pub use self::{
     catalogue::{CATALOGUE, Entry, Kind, Parameter, TENANT},
     openapi::document,
+    tools::{CallExtensions, OverHttp, SightOf, Tools},
 };
 use crate::{
     elasticsearch::{Client, Targets},
@@ -154,6 +156,14 @@ impl Asker {
         }
         let rows = self.questions.ask(entry.question, &Value::Object(parameters)).await?;
         Ok(from_postgresql(rows))
+    }
+
+    /// What there is to be asked about.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub async fn describe(&self, question: Question) -> Result<Vec<Box<RawValue>>, AskError> {
+        Ok(self.questions.ask(question, &json!({})).await?.rows)
     }
 
     /// Runs one statement that may only read.

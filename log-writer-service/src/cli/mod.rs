@@ -9,6 +9,7 @@ mod config;
 mod dead_letters;
 mod escape;
 mod healthcheck;
+mod mcp;
 mod migrate;
 mod moment;
 mod serve;
@@ -79,6 +80,8 @@ enum Command {
     DeadLetters(dead_letters::Command),
     /// Asks a running service for /health: exit code 0 if it answers 200
     Healthcheck(healthcheck::Arguments),
+    /// Answers agents by the Model Context Protocol over standard input and output
+    Mcp,
     /// Makes tokens and hashes for the file that `auth.tokens_file` names
     #[command(subcommand)]
     Token(token::Command),
@@ -94,6 +97,7 @@ pub fn run() -> ExitCode {
         Some(Command::DeadLetters(command)) => command.run(&given),
         Some(Command::Healthcheck(arguments)) => arguments.run(&given),
         Some(Command::Token(command)) => command.run(),
+        Some(Command::Mcp) => mcp::run(&given),
         Some(Command::Migrate) => migrate::run(&given),
         Some(Command::Bootstrap(arguments)) => arguments.run(&given),
         Some(Command::Serve) | None => serve::run(&given),

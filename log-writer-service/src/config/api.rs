@@ -15,6 +15,8 @@ pub struct Api {
     pub database_url: Option<SecretString>,
     /// A file that holds it; read at start into `database_url`.
     pub database_url_file: Option<PathBuf>,
+    /// Names under which `/mcp` answers.
+    pub allowed_hosts: Vec<String>,
     /// Connections for questions.
     pub connections_max: u32,
     /// How long one question may take.

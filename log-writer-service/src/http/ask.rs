@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Extension, Json, Router,
     extract::{Path, Query},
-    http::StatusCode,
+    http::{StatusCode, request::Parts},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -13,13 +13,19 @@ use serde_json::Map;
 
 use super::{AppState, problem};
 use crate::{
-    ask::{AskError, Asker, CATALOGUE, Entry, Sight, document},
+    ask::{AskError, Asker, CATALOGUE, CallExtensions, Entry, Sight, Tools, document},
     auth::Caller,
 };
 
-/// The routes of all questions.
-pub(super) fn routes(asker: &Asker) -> Router<AppState> {
-    let router = Router::new().route("/api/openapi.json", get(async || Json(document())));
+/// A call of a tool: arguments, and at most a statement.
+const CALL_BYTES_MAX: usize = 1024 * 1024;
+
+/// The routes of all questions, and of the tools.
+pub(super) fn routes(asker: &Asker, state: &AppState) -> Router<AppState> {
+    let tools = Tools::new(asker.clone(), sight_of_call).over_http(&state.allowed_hosts, CALL_BYTES_MAX);
+    let router = Router::new()
+        .route("/api/openapi.json", get(async || Json(document())))
+        .route_service("/mcp", tools);
     CATALOGUE.iter().fold(router, |router, entry| {
         let asker = asker.clone();
         let handler = move |caller: Option<Extension<Caller>>, path: Parts, query: Pairs| {
@@ -56,6 +62,14 @@ async fn answer(
         Ok(answer) => Json(answer).into_response(),
         Err(error) => refuse(&error),
     }
+}
+
+/// The same for a call of a tool: the guard has put the caller into the request.
+fn sight_of_call(extensions: &CallExtensions) -> Sight {
+    let caller = extensions
+        .get::<Parts>()
+        .and_then(|parts| parts.extensions.get::<Caller>());
+    sight(caller)
 }
 
 /// Whose events a caller sees.

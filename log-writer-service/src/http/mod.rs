@@ -53,6 +53,8 @@ pub struct AppState {
     pub asker: Option<Asker>,
     /// Cancelled when the process ends: whatever is not answered by then is answered 503.
     pub last_call: CancellationToken,
+    /// `api.allowed_hosts`.
+    pub allowed_hosts: Vec<String>,
 }
 
 /// A refusal in words: `error` is a stable name, `message` says what happened and what to do.
@@ -75,7 +77,7 @@ pub fn router(state: AppState) -> Router {
             .route_layer(asking(Scope::Ingest))
     };
     let questions = match &state.asker {
-        Some(asker) => ask::routes(asker).route_layer(asking(Scope::Read)),
+        Some(asker) => ask::routes(asker, &state).route_layer(asking(Scope::Read)),
         None => Router::new(),
     };
     Router::new()
@@ -103,6 +105,7 @@ async fn measure(request: Request, next: Next) -> Response {
         Some("/ready") => "/ready",
         Some("/metrics") => "/metrics",
         Some("/api/v1/status") => "/api/v1/status",
+        Some("/mcp") => "/mcp",
         Some(path) => CATALOGUE
             .iter()
             .find(|entry| entry.path == path)

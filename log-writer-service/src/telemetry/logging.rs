@@ -40,7 +40,11 @@ pub enum LoggingError {
 /// # Errors
 /// If the filter cannot be read, or the process has a log already.
 pub fn init(settings: &Log) -> Result<(), LoggingError> {
-    let filter = EnvFilter::builder().parse(&settings.filter)?;
+    let mut filter = EnvFilter::builder().parse(&settings.filter)?;
+    if !settings.filter.contains("rmcp") {
+        // It tells of every call of a tool as of a connection.
+        filter = filter.add_directive("rmcp=warn".parse()?);
+    }
     let on_terminal = io::stderr().is_terminal();
     if is_text(settings.format, on_terminal) {
         // https://no-color.org asks programs to look at this variable; it is no setting of ours.

@@ -50,6 +50,8 @@ questions! {
     SERVICE_DEPENDENCIES = "service_dependencies", "`service_dependencies`.";
     DETECT_ANOMALIES = "detect_anomalies", "`detect_anomalies`.";
     SILENT_SERVICES = "silent_services", "`silent_services`.";
+    DESCRIBE_TABLES = "describe_tables", "What stands in `public`: tables, views, columns, comments.";
+    DESCRIBE_FUNCTIONS = "describe_functions", "The functions in `public`, with their comments.";
 }
 
 /// Rows of an answer, each a JSON object.
@@ -230,9 +232,8 @@ async fn refuse_a_writer(connection: &mut PgConnection) -> Result<(), StoreError
         "select rolsuper or rolcreaterole or pg_has_role(oid, 'pg_write_all_data', 'usage')
            or has_table_privilege(oid, 'public.application_logs', 'insert, update, delete, truncate')
            or has_schema_privilege(oid, 'public', 'create')
-           or (to_regclass('log_writer.dead_letters') is not null
-             and has_schema_privilege(oid, 'log_writer', 'usage')
-             and has_table_privilege(oid, 'log_writer.dead_letters', 'select'))
+           or case when has_schema_privilege(oid, 'log_writer', 'usage')
+                then has_table_privilege(oid, 'log_writer.dead_letters', 'select') else false end
          from pg_roles where rolname = current_user",
     )
     .fetch_one(connection)

@@ -89,7 +89,8 @@ impl Settings {
     }
 
     /// What is to be run, with this environment and no other.
-    fn command(&self) -> Command {
+    #[must_use]
+    pub fn command(&self) -> Command {
         let mut command = Command::new(self.program.as_deref().unwrap_or_else(|| binary()));
         command.env_clear().envs(&self.environment);
         command

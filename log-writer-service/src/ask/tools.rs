@@ -1,0 +1,202 @@
+//! The questions as tools of the Model Context Protocol, for agents: over HTTP (`/mcp`) and over standard input and output.
+//!
+//! The only file that knows the SDK, whose interface changes often. Every tool reads; who may see what is decided for each
+//! call, by whoever takes the connection.
+
+use std::sync::Arc;
+
+use rmcp::{
+    ErrorData, RoleServer, ServerHandler, ServiceExt,
+    model::{
+        CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, Extensions, Implementation,
+        ListResourcesResult, ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse,
+        ReadResourceResult, Resource, ResourceContents, ServerCapabilities, ServerConfig, Tool, ToolAnnotations,
+    },
+    service::RequestContext,
+    transport::streamable_http_server::{
+        StreamableHttpServerConfig, StreamableHttpService, session::never::NeverSessionManager,
+    },
+};
+use serde_json::{Map, Value, json};
+
+use super::{Answer, AskError, Asker, CATALOGUE, Sight};
+use crate::timescale::Question;
+
+const RUN_SQL: &str = "run_sql";
+const TABLES: &str = "log-writer://tables";
+const FUNCTIONS: &str = "log-writer://functions";
+const INSTRUCTIONS: &str = "Log events in PostgreSQL with TimescaleDB, one row each in application_logs. Begin with \
+    get_error_stats or search_logs; follow a request with trace_logs, look around an event with get_log_context. Answers \
+    say which store found the rows and whether there were more. The resources describe tables and functions for run_sql.";
+
+/// What came with a call.
+pub type CallExtensions = Extensions;
+
+/// Tells who asks from what came with a call.
+pub type SightOf = fn(&Extensions) -> Sight;
+
+/// The tools of one connection.
+#[derive(Debug, Clone)]
+pub struct Tools {
+    asker: Asker,
+    sight_of: SightOf,
+}
+
+/// The service behind `/mcp`. Stateless: any replica answers any request.
+pub type OverHttp = StreamableHttpService<Tools, NeverSessionManager>;
+
+impl Tools {
+    /// Over this asker.
+    #[must_use]
+    pub fn new(asker: Asker, sight_of: SightOf) -> Self {
+        Self { asker, sight_of }
+    }
+
+    /// As a service for HTTP that answers under these names of hosts, and no page of a browser.
+    #[must_use]
+    pub fn over_http(self, hosts: &[String], body_bytes_max: usize) -> OverHttp {
+        let settings = StreamableHttpServerConfig::default()
+            .with_legacy_session_mode(false)
+            .with_json_response(true)
+            .with_allowed_hosts(hosts.to_vec())
+            .enforce_origin_validation()
+            .with_max_request_body_bytes(body_bytes_max);
+        StreamableHttpService::new(move || Ok(self.clone()), Arc::default(), settings)
+    }
+
+    /// Serves standard input and output until the input ends.
+    ///
+    /// # Errors
+    /// If the other side does not speak the protocol, or goes away in the middle.
+    pub async fn over_stdio(self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let running = self.serve(rmcp::transport::stdio()).await?;
+        running.waiting().await?;
+        Ok(())
+    }
+
+    fn tools(&self) -> Vec<Tool> {
+        let read_only = || ToolAnnotations::new().read_only(true).open_world(false);
+        let mut tools: Vec<Tool> = CATALOGUE
+            .iter()
+            .map(|entry| Tool::new(entry.name, entry.about, entry.schema()).with_annotations(read_only()))
+            .collect();
+        if self.asker.takes_sql() {
+            let schema = json!({
+                "type": "object",
+                "properties": {"sql": {"type": "string", "description": "One statement that gives rows."}},
+                "required": ["sql"],
+                "additionalProperties": false,
+            });
+            let schema: Map<String, Value> = schema.as_object().cloned().unwrap_or_default();
+            let about = "Runs one SELECT (or WITH, VALUES) as a role that may only read; rows and time are limited. Give a \
+                         range of \"timestamp\".";
+            tools.push(Tool::new(RUN_SQL, about, schema).with_annotations(read_only()));
+        }
+        tools
+    }
+
+    async fn call(
+        &self,
+        name: &str,
+        arguments: &Map<String, Value>,
+        sight: &Sight,
+    ) -> Option<Result<Answer, AskError>> {
+        if name == RUN_SQL && self.asker.takes_sql() {
+            return Some(match arguments.get("sql").and_then(Value::as_str) {
+                Some(sql) => self.asker.run_sql(sql, sight).await,
+                None => Err(AskError::Unclear("`sql` is missing: run_sql needs it".to_owned())),
+            });
+        }
+        let entry = CATALOGUE.iter().find(|entry| entry.name == name)?;
+        Some(match entry.read_all(arguments) {
+            Ok(parameters) => self.asker.ask(entry, parameters, sight).await,
+            Err(wrong) => Err(AskError::Unclear(wrong)),
+        })
+    }
+}
+
+impl ServerHandler for Tools {
+    fn get_info(&self) -> ServerConfig {
+        let capabilities = ServerCapabilities::builder().enable_tools().enable_resources().build();
+        ServerConfig::new(capabilities)
+            .with_server_info(Implementation::new("log-writer-service", env!("CARGO_PKG_VERSION")))
+            .with_instructions(INSTRUCTIONS)
+    }
+
+    async fn list_tools(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        Ok(ListToolsResult::with_all_items(self.tools()))
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let sight = (self.sight_of)(&context.extensions);
+        let arguments = request.arguments.unwrap_or_default();
+        let Some(answer) = self.call(&request.name, &arguments, &sight).await else {
+            return Err(ErrorData::invalid_params(
+                format!("there is no tool `{}`", request.name),
+                None,
+            ));
+        };
+        let result = match answer.map(|answer| serde_json::to_string(&answer)) {
+            Ok(Ok(text)) => CallToolResult::success(vec![ContentBlock::text(text)]),
+            Ok(Err(error)) => return Err(ErrorData::internal_error(error.to_string(), None)),
+            // The agent may ask otherwise: it is told in an answer, as the protocol wants it.
+            Err(refused) => CallToolResult::error(vec![ContentBlock::text(refused.to_string())]),
+        };
+        Ok(result.into())
+    }
+
+    async fn list_resources(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        let resource = |uri: &str, name: &str, about: &str| {
+            Resource::new(uri, name)
+                .with_description(about)
+                .with_mime_type("application/json")
+        };
+        Ok(ListResourcesResult::with_all_items(vec![
+            resource(
+                TABLES,
+                "tables",
+                "Tables and views with their columns and what they mean",
+            ),
+            resource(
+                FUNCTIONS,
+                "functions",
+                "SQL functions with their parameters and what they answer",
+            ),
+        ]))
+    }
+
+    async fn read_resource(
+        &self,
+        request: ReadResourceRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        let question = match request.uri.as_str() {
+            TABLES => Question::DESCRIBE_TABLES,
+            FUNCTIONS => Question::DESCRIBE_FUNCTIONS,
+            other => {
+                return Err(ErrorData::resource_not_found(
+                    format!("there is no resource `{other}`"),
+                    None,
+                ));
+            }
+        };
+        let rows = self.asker.describe(question).await;
+        let text = rows
+            .map_err(|error| error.to_string())
+            .and_then(|rows| serde_json::to_string(&rows).map_err(|error| error.to_string()))
+            .map_err(|error| ErrorData::internal_error(error, None))?;
+        Ok(ReadResourceResult::new(vec![ResourceContents::text(text, request.uri)]).into())
+    }
+}

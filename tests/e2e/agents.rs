@@ -1,0 +1,285 @@
+//! The tools for agents, asked by the SDK's own client: over HTTP, and over standard input and output.
+
+use std::path::Path;
+
+use log_writer_tests::{
+    service::{Service, Settings},
+    stack::{Database, random_word},
+};
+use rmcp::{
+    RoleClient, ServiceExt,
+    model::{CallToolRequestParams, ReadResourceRequestParams, ResourceContents},
+    service::RunningService,
+    transport::{
+        StreamableHttpClientTransport, TokioChildProcess, streamable_http_client::StreamableHttpClientTransportConfig,
+    },
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::{TcpStream, UnixListener};
+
+type Agent = RunningService<RoleClient, ()>;
+
+/// A database with a role that may only read, which is dropped with everything it was granted.
+struct WithReader {
+    database: Database,
+    role: String,
+}
+
+impl WithReader {
+    async fn create() -> Self {
+        Self {
+            database: Database::create().await,
+            role: format!("lwtest_reader_{}", random_word()),
+        }
+    }
+
+    fn settings(&self) -> Settings {
+        let url = self
+            .database
+            .url()
+            .replacen("postgres://postgres", &format!("postgres://{}", self.role), 1);
+        Settings::new(self.database.url(), "http://127.0.0.1:1", "house")
+            .set("elasticsearch.enabled", "false")
+            .set("api.database_url", &url)
+            .set("api.statement_timeout", "500ms")
+            .set("api.rows_max", "50")
+    }
+
+    async fn grant(&self) {
+        let role = &self.role;
+        sqlx::raw_sql(&format!(
+            "create role {role} login; revoke create on schema public from public; grant select on all tables in schema public to {role}"
+        ))
+        .execute(self.database.pool())
+        .await
+        .expect("a role");
+    }
+
+    async fn end(self) {
+        let role = &self.role;
+        sqlx::raw_sql(&format!("drop owned by {role}; drop role {role}"))
+            .execute(self.database.pool())
+            .await
+            .expect("dropped");
+    }
+}
+
+/// The client's way to the service: a socket in a folder, carried on to its port.
+async fn by_http(service: &Service, folder: &Path) -> Agent {
+    let path = folder.join("socket");
+    let (listener, address) = (UnixListener::bind(&path).expect("a socket"), service.address());
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut far = TcpStream::connect(address).await.expect("the service listens");
+                let _closed = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+            });
+        }
+    });
+    let settings = StreamableHttpClientTransportConfig::with_uri("http://localhost/mcp");
+    let transport = StreamableHttpClientTransport::from_unix_socket_with_config(path.to_str().expect("text"), settings);
+    ().serve(transport).await.expect("the protocol is spoken")
+}
+
+async fn by_stdio(settings: &Settings) -> Agent {
+    let mut command = settings.command();
+    command.arg("mcp");
+    let transport = TokioChildProcess::new(tokio::process::Command::from(command)).expect("the command starts");
+    ().serve(transport).await.expect("the protocol is spoken")
+}
+
+/// Whether a tool reports a failure, and what it said.
+async fn call(agent: &Agent, tool: &'static str, arguments: Value) -> (bool, String) {
+    let arguments = arguments.as_object().cloned().expect("an object");
+    let result = agent
+        .call_tool(CallToolRequestParams::new(tool).with_arguments(arguments))
+        .await
+        .expect("an answer");
+    let text = result
+        .content
+        .first()
+        .and_then(|block| block.as_text())
+        .map(|text| text.text.clone());
+    (result.is_error == Some(true), text.expect("text"))
+}
+
+async fn rows(agent: &Agent, tool: &'static str, arguments: Value) -> Vec<Value> {
+    let (failed, text) = call(agent, tool, arguments).await;
+    assert!(!failed, "{tool}: {text}");
+    let answer: Value = serde_json::from_str(&text).expect("JSON");
+    answer["rows"].as_array().cloned().expect("rows")
+}
+
+async fn use_every_tool(agent: &Agent) {
+    let tools = agent.list_all_tools().await.expect("tools");
+    let names: Vec<&str> = tools.iter().map(|tool| tool.name.as_ref()).collect();
+    for name in [
+        "search_logs",
+        "get_error_stats",
+        "get_log_context",
+        "trace_logs",
+        "top_error_patterns",
+        "detect_anomalies",
+        "run_sql",
+    ] {
+        assert!(names.contains(&name), "{name} is no tool: {names:?}");
+    }
+    assert!(tools.iter().all(|tool| {
+        tool.annotations
+            .as_ref()
+            .is_some_and(|hints| hints.read_only_hint == Some(true))
+    }));
+    let found = rows(
+        agent,
+        "search_logs",
+        json!({"query": "refused", "tags": ["t"], "fields": {"n": 1}, "limit": 5}),
+    )
+    .await;
+    assert_eq!(found[0]["message"], "connection refused");
+    let id = found[0]["id"].clone();
+    assert_eq!(rows(agent, "get_log_context", json!({"id": id})).await.len(), 1);
+    assert_eq!(rows(agent, "get_log", json!({"id": id})).await.len(), 1);
+    assert_eq!(rows(agent, "trace_logs", json!({"id": "c-1"})).await.len(), 1);
+    assert_eq!(
+        rows(agent, "get_error_stats", json!({"window": "6 hours"})).await[0]["errors"],
+        1
+    );
+    for tool in tools.iter().filter(|tool| {
+        !matches!(
+            tool.name.as_ref(),
+            "run_sql" | "trace_logs" | "get_log" | "get_log_context"
+        )
+    }) {
+        rows(agent, Box::leak(tool.name.to_string().into_boxed_str()), json!({})).await;
+    }
+    assert_eq!(
+        rows(
+            agent,
+            "run_sql",
+            json!({"sql": "select level, count(*) as n from application_logs group by 1 -- all;"})
+        )
+        .await,
+        [json!({"level": "ERROR", "n": 1})]
+    );
+}
+
+async fn misuse_run_sql(agent: &Agent) {
+    for (sql, said) in [
+        ("delete from application_logs returning id", "read-only transaction"),
+        (
+            "update application_logs set message = '' returning id",
+            "read-only transaction",
+        ),
+        (
+            "select 1) select 2; delete from application_logs; with answer as (select 1",
+            "multiple commands",
+        ),
+        ("select * from log_writer.dead_letters", "permission denied"),
+        ("select lo_create(0)", "read-only transaction"),
+        ("select pg_sleep(5)", "longer than api.statement_timeout"),
+        ("selec 1", "syntax error"),
+    ] {
+        let (failed, text) = call(agent, "run_sql", json!({"sql": sql})).await;
+        assert!(failed && text.contains(said), "{sql}: {text}");
+    }
+    let (failed, text) = call(
+        agent,
+        "run_sql",
+        json!({"sql": "select n from generate_series(1, 100000) n"}),
+    )
+    .await;
+    let answer: Value = serde_json::from_str(&text).expect("JSON");
+    assert!(
+        !failed && answer["truncated"] == true && answer["rows"].as_array().map(Vec::len) == Some(50),
+        "{text}"
+    );
+    assert_eq!(
+        rows(
+            agent,
+            "run_sql",
+            json!({"sql": "select count(*) as n from application_logs"})
+        )
+        .await,
+        [json!({"n": 1})]
+    );
+}
+
+async fn read_resources(agent: &Agent) {
+    let resources = agent.list_all_resources().await.expect("resources");
+    assert_eq!(resources.len(), 2);
+    for (resource, what) in resources.iter().zip(["application_logs", "search_logs"]) {
+        let read = agent
+            .read_resource(ReadResourceRequestParams::new(resource.uri.clone()))
+            .await
+            .expect("a resource");
+        let Some(ResourceContents::TextResourceContents { text, .. }) = read.contents.first() else {
+            panic!("no text in {read:?}");
+        };
+        assert!(text.contains(what), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn an_agent_can_use_every_tool_by_http_and_by_stdio_and_write_with_none() {
+    let reader = WithReader::create().await;
+    let service = Service::start(reader.settings()).await;
+    reader.grant().await;
+    let event = json!([{"level": "error", "service": "api", "message": "connection refused", "tags": ["t"], "n": 1, "correlation_id": "c-1"}]);
+    service.ingest(&event).await;
+    let folder = TempDir::with_prefix("log-writer-agent-").expect("a folder");
+    for agent in [
+        by_http(&service, folder.path()).await,
+        by_stdio(&reader.settings()).await,
+    ] {
+        use_every_tool(&agent).await;
+        misuse_run_sql(&agent).await;
+        read_resources(&agent).await;
+        agent.cancel().await.expect("the end");
+    }
+    drop(service);
+    reader.end().await;
+}
+
+#[tokio::test]
+async fn without_a_reader_nobody_runs_sql_and_with_a_writer_neither() {
+    let database = Database::create().await;
+    let settings = Settings::new(database.url(), "http://127.0.0.1:1", "house").set("elasticsearch.enabled", "false");
+    let service = Service::start(settings.clone()).await;
+    let agent = by_stdio(&settings).await;
+    assert!(
+        agent
+            .list_all_tools()
+            .await
+            .expect("tools")
+            .iter()
+            .all(|tool| tool.name != "run_sql")
+    );
+    let agent = by_stdio(&settings.set("api.database_url", database.url())).await;
+    let (failed, text) = call(&agent, "run_sql", json!({"sql": "select 1 as n"})).await;
+    assert!(failed && text.contains("it may write"), "{text}");
+    drop(service);
+}
+
+#[tokio::test]
+async fn a_page_of_a_browser_does_not_reach_the_tools() {
+    let database = Database::create().await;
+    let settings = Settings::new(database.url(), "http://127.0.0.1:1", "house").set("elasticsearch.enabled", "false");
+    let service = Service::start(settings).await;
+    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}});
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    for (name, value, status) in [
+        ("host", "localhost:8080", 200),
+        ("host", "rebound.example", 403),
+        ("origin", "http://evil.example", 403),
+    ] {
+        let request = client
+            .post(format!("http://{}/mcp", service.address()))
+            .header("content-type", "application/json")
+            .header("accept", "application/json, text/event-stream")
+            .header(name, value)
+            .body(call.to_string());
+        let answer = request.send().await.expect("an answer");
+        assert_eq!(answer.status().as_u16(), status, "{name}: {value}");
+    }
+}
