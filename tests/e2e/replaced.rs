@@ -1,34 +1,37 @@
 //! Outbox rows of the kind `replace`: what changed in SQL is written over the copy that Elasticsearch has.
 
-use log_writer_tests::service::{Service, Settings};
+use log_writer_tests::{
+    conditions::{SOON, eventually},
+    service::{Service, Settings},
+};
 use serde_json::json;
 
 use crate::{RealStores, events::fresh};
 
-/// Stores an analysis of the event of this message and asks for its document to be replaced, in one transaction.
+/// Adds an analysis to the event of this message, as a person or an agent does it.
 async fn annotate(stores: &RealStores, message: &str, analysis: &str) {
-    let target = stores.stream.name();
-    // As the commands do: what goes into the outbox again is taken from where it stood in the books.
-    let statement = "with changed as (
-          update public.application_logs set ai_analysis = jsonb_build_object('summary', $2::text) where message = $1
-          returning id, \"timestamp\", tenant, batch_id
-        ), booked as (
-          insert into log_writer.books (worker, indexed, requeued) values ('test', -1, 1)
-          on conflict (worker) do update set
-            indexed = log_writer.books.indexed - 1, requeued = log_writer.books.requeued + 1
-        )
-        insert into log_writer.outbox
-          (batch_id, target, tenants, first_time, last_time, events, bytes, kind, open_ids, open_times, attempts)
-        select batch_id, $3, array[tenant], \"timestamp\", \"timestamp\", 1, 100, 'replace', array[id], array[\"timestamp\"], 1
-        from changed";
-    let done = sqlx::query(statement)
+    let statement = "select annotate_log(id, \"timestamp\", jsonb_build_object('summary', $2::text), tenant)
+        from application_logs where message = $1";
+    let whole: serde_json::Value = sqlx::query_scalar(statement)
         .bind(message)
         .bind(analysis)
-        .bind(target)
-        .execute(stores.database.pool())
+        .fetch_one(stores.database.pool())
         .await
         .expect("annotated");
-    assert_eq!(done.rows_affected(), 1);
+    assert_eq!(whole["summary"], analysis);
+}
+
+/// Waits until the queue of annotated events is empty, and compares both stores.
+async fn assert_delivered_exactly_once(stores: &RealStores) {
+    eventually("the service to take annotated events", SOON, || async {
+        let waiting = stores
+            .database
+            .number("select count(*) from log_writer.annotations")
+            .await;
+        (waiting == 0).then_some(())
+    })
+    .await;
+    stores.assert_delivered_exactly_once(5).await;
 }
 
 /// The analysis that Elasticsearch has of the event of this message.
@@ -53,14 +56,14 @@ async fn with_five_delivered() -> RealStores {
 async fn a_changed_event_goes_over_its_copy_in_whichever_index_that_stands() {
     let stores = with_five_delivered().await;
     annotate(&stores, "event 1", "in the write index").await;
-    stores.assert_delivered_exactly_once(5).await;
+    assert_delivered_exactly_once(&stores).await;
     assert_eq!(analysis(&stores, "event 1").await, "in the write index");
 
     let rollover = format!("/{}/_rollover", stores.stream.name());
     stores.stream.search.ok("POST", &rollover, None).await;
     annotate(&stores, "event 2", "in an older index").await;
     annotate(&stores, "event 1", "once more").await;
-    stores.assert_delivered_exactly_once(5).await;
+    assert_delivered_exactly_once(&stores).await;
     assert_eq!(analysis(&stores, "event 1").await, "once more");
     assert_eq!(analysis(&stores, "event 2").await, "in an older index");
     let documents = stores.stream.search.documents(&stores.stream.name()).await;
@@ -82,7 +85,7 @@ async fn a_changed_event_that_elasticsearch_lacks_is_created() {
     let path = path_of(&stores, "event 3").await;
     stores.stream.search.ok("DELETE", &path, None).await;
     annotate(&stores, "event 3", "created").await;
-    stores.assert_delivered_exactly_once(5).await;
+    assert_delivered_exactly_once(&stores).await;
     assert_eq!(analysis(&stores, "event 3").await, "created");
 }
 
@@ -94,8 +97,7 @@ async fn of_many_changes_at_once_by_two_replicas_the_last_is_shown() {
     for number in 1..=40 {
         annotate(&stores, "event 4", &format!("number {number}")).await;
     }
-    other.until_delivered().await;
-    stores.assert_delivered_exactly_once(5).await;
+    assert_delivered_exactly_once(&stores).await;
     assert_eq!(analysis(&stores, "event 4").await, "number 40");
 }
 
@@ -118,7 +120,7 @@ async fn a_copy_that_changed_since_it_was_located_is_located_again() {
         .ok("PUT", &guarded(&stores, &path).await, Some(&other))
         .await;
     stores.service.signal("CONT");
-    stores.assert_delivered_exactly_once(5).await;
+    assert_delivered_exactly_once(&stores).await;
     assert_eq!(analysis(&stores, "event 0").await, "first");
 }
 

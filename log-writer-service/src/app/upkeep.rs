@@ -53,6 +53,11 @@ impl Store {
             ),
             Err(error) => tracing::warn!(%error, "purging the audit trail failed; it is tried again"),
         }
+        if !self.config.elasticsearch.enabled
+            && let Err(error) = timescale::forget_annotated(&self.pool).await
+        {
+            tracing::warn!(%error, "forgetting annotated events failed; it is tried again");
+        }
         match timescale::expire(&self.pool, &self.config.retention).await {
             Ok(0) => {}
             Ok(chunks) => {

@@ -38,7 +38,7 @@ use crate::{
     config,
     elasticsearch::{Client, DocumentWriter, Targets},
     shutdown::Tasks,
-    timescale::{ClaimOrder, Outbox, OutboxId},
+    timescale::{ClaimOrder, Outbox, OutboxId, requeue_annotated},
 };
 
 /// What delivery works with.
@@ -162,6 +162,26 @@ impl Delivery {
         }
         let (delivery, stopping) = (Arc::clone(self), tasks.stopping());
         tasks.spawn("claim renewal", async move { delivery.renew_claims(stopping).await });
+        let (delivery, stopping, worker) = (Arc::clone(self), tasks.stopping(), format!("{instance} annotations"));
+        let committed = Arc::clone(committed);
+        tasks.spawn("annotations", async move {
+            stopping
+                .run_until_cancelled(delivery.requeue_annotated(&worker, &committed))
+                .await;
+        });
+    }
+
+    /// Looks for annotated events and puts them into the outbox, where every worker finds them.
+    async fn requeue_annotated(&self, worker: &str, committed: &Notify) {
+        loop {
+            tokio::time::sleep(self.settings.poll_every).await;
+            let target_of = |tenant: &str, time| self.targets.target(tenant, time);
+            match requeue_annotated(self.outbox.pool(), worker, target_of).await {
+                Ok(0) => {}
+                Ok(_) => committed.notify_one(),
+                Err(error) => tracing::warn!(%error, "annotated events are not in the outbox yet; it is tried again"),
+            }
+        }
     }
 
     /// Renews the claims that are worked on. A claim that can't be renewed is noticed when it is settled.

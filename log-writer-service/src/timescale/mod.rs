@@ -5,6 +5,7 @@
 //! [`StoreError`] with a [`StoreErrorKind`]; what to do about it is the caller's. No call waits for ever: a server that does
 //! not answer is [`StoreErrorKind::Timeout`], or [`StoreErrorKind::Unavailable`] where a connection was still to be made.
 
+mod annotations;
 mod audit;
 mod batch;
 mod bisect;
@@ -41,6 +42,7 @@ mod write;
 #[cfg(any(test, feature = "targets"))]
 pub(crate) use self::copy_out::read_encoded;
 pub use self::{
+    annotations::{forget_annotated, requeue_annotated},
     audit::{ActionId, ActionOutcome, Actor, AuditFilter, AuditRow, end, progress, purge_audit, record},
     books::Books,
     claim::{ClaimOrder, ClaimRequest},

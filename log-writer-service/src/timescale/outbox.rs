@@ -129,6 +129,12 @@ impl Outbox {
         }
     }
 
+    /// Over which connections it works.
+    #[must_use]
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
     /// An idle connection for COPY, or a new one. Dropped and not kept, it is closed.
     pub(super) async fn reader(&self) -> Result<PgConnection, StoreError> {
         let timeout = self.pool.options().get_acquire_timeout();
