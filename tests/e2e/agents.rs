@@ -125,11 +125,14 @@ async fn use_every_tool(agent: &Agent) {
     ] {
         assert!(names.contains(&name), "{name} is no tool: {names:?}");
     }
-    assert!(tools.iter().all(|tool| {
-        tool.annotations
-            .as_ref()
-            .is_some_and(|hints| hints.read_only_hint == Some(true))
-    }));
+    let writing = tools.iter().filter(|tool| {
+        let hints = tool.annotations.as_ref().expect("hints");
+        hints.read_only_hint != Some(true)
+    });
+    assert_eq!(
+        writing.map(|tool| tool.name.as_ref()).collect::<Vec<&str>>(),
+        ["annotate_log"]
+    );
     let found = rows(
         agent,
         "search_logs",
@@ -141,6 +144,21 @@ async fn use_every_tool(agent: &Agent) {
     assert_eq!(rows(agent, "get_log_context", json!({"id": id})).await.len(), 1);
     assert_eq!(rows(agent, "get_log", json!({"id": id})).await.len(), 1);
     assert_eq!(rows(agent, "trace_logs", json!({"id": "c-1"})).await.len(), 1);
+    let annotation =
+        json!({"id": id, "timestamp": found[0]["timestamp"], "analysis": {"cause": "disk full"}, "tenant": "house"});
+    let (failed, text) = call(agent, "annotate_log", annotation).await;
+    assert!(!failed && text.contains("disk full"), "{text}");
+    let (failed, text) = call(
+        agent,
+        "annotate_log",
+        json!({"id": id, "timestamp": "2020-01-01T00:00:00Z", "analysis": {}}),
+    )
+    .await;
+    assert!(failed && text.contains("has no event"), "{text}");
+    assert_eq!(
+        rows(agent, "get_log", json!({"id": id})).await[0]["ai_analysis"]["cause"],
+        "disk full"
+    );
     assert_eq!(
         rows(agent, "get_error_stats", json!({"window": "6 hours"})).await[0]["errors"],
         1
@@ -148,7 +166,7 @@ async fn use_every_tool(agent: &Agent) {
     for tool in tools.iter().filter(|tool| {
         !matches!(
             tool.name.as_ref(),
-            "run_sql" | "trace_logs" | "get_log" | "get_log_context"
+            "run_sql" | "annotate_log" | "trace_logs" | "get_log" | "get_log_context"
         )
     }) {
         rows(agent, Box::leak(tool.name.to_string().into_boxed_str()), json!({})).await;

@@ -171,6 +171,7 @@ async fn with_tokens(database: &Database, folder: &std::path::Path) -> (Service,
         ("b", "ingest,read", "shop"),
         ("c", "read,admin", "shop"),
         ("d", "ingest", "shop"),
+        ("e", "annotate", "acme"),
     ] {
         let arguments: Vec<&str> = scopes.split(',').flat_map(|scope| ["--scope", scope]).collect();
         let (entry, secret) = new_token(&[&["--name", name, "--tenant", tenant], arguments.as_slice()].concat()).await;
@@ -247,4 +248,59 @@ async fn a_token_sees_the_events_of_its_tenant_and_an_admin_those_of_all() {
             "{path}"
         );
     }
+}
+
+#[tokio::test]
+async fn an_analysis_is_added_with_a_scope_of_its_own_and_to_events_of_the_tenant_alone() {
+    let folder = tempfile::TempDir::with_prefix("log-writer-tokens-").expect("a folder");
+    let database = Database::create().await;
+    let (service, secrets) = with_tokens(&database, folder.path()).await;
+    let as_whom = async |secret: &str, request: Request| service.send(&request.header("authorization", secret)).await;
+    for secret in &secrets[..2] {
+        let event = json!([{"message": "disk full", "timestamp": chrono::Utc::now()}]);
+        assert_eq!(as_whom(secret, Request::json(&event)).await.status, 200);
+    }
+    let event_of = async |secret: &str| as_whom(secret, Request::get("/api/v1/search")).await.json()["rows"][0].clone();
+    let (own, other) = (event_of(&secrets[0]).await, event_of(&secrets[1]).await);
+    let post = |event: &Value, body: &Value| {
+        let path = format!("/api/v1/logs/{}/annotation", event["id"].as_str().expect("an id"));
+        Request::new("POST", &path, body.to_string()).header("content-type", "application/json")
+    };
+    let body = |event: &Value| json!({"timestamp": event["timestamp"], "analysis": {"cause": "cron"}});
+    for (secret, event, body, status) in [
+        (&secrets[4], &own, body(&own), 200),
+        (&secrets[4], &other, body(&other), 404),
+        (
+            &secrets[4],
+            &own,
+            json!({"timestamp": "2020-01-01T00:00:00Z", "analysis": {}}),
+            404,
+        ),
+        (
+            &secrets[4],
+            &own,
+            json!({"timestamp": own["timestamp"], "analysis": "text"}),
+            400,
+        ),
+        (
+            &secrets[4],
+            &own,
+            json!({"timestamp": own["timestamp"], "analysis": {}, "level": "INFO"}),
+            400,
+        ),
+        (
+            &secrets[4],
+            &own,
+            json!({"timestamp": own["timestamp"], "analysis": {}, "tenant": "shop"}),
+            403,
+        ),
+        (&secrets[4], &own, json!([]), 400),
+        (&secrets[0], &own, body(&own), 403),
+        (&secrets[2], &own, body(&own), 403),
+    ] {
+        let answer = as_whom(secret, post(event, &body)).await;
+        assert_eq!(answer.status, status, "{body}: {}", answer.text());
+    }
+    assert_eq!(event_of(&secrets[0]).await["ai_analysis"], json!({"cause": "cron"}));
+    assert_eq!(event_of(&secrets[1]).await["ai_analysis"], Value::Null);
 }

@@ -10,7 +10,7 @@ use crate::{
     config::Config,
     elasticsearch::{Client, Targets},
     telemetry::status::MirrorProbe,
-    timescale::Questions,
+    timescale::{self, Questions},
 };
 
 /// What answers questions; `None` if `api.enabled` is off.
@@ -37,14 +37,15 @@ pub(super) fn asker(
         behind_max: config.api.search_behind_max,
         refresh: refresh.max(Duration::from_millis(1)),
     });
-    Ok(Some(Asker::new(questions, mirrored)))
+    Ok(Some(Asker::new(questions, pool.clone(), mirrored)))
 }
 
 /// The same for a command without a service around it: PostgreSQL alone answers.
 ///
 /// # Errors
 /// If a URL cannot be read.
-pub fn lone_asker(config: &Config) -> anyhow::Result<Option<Asker>> {
+pub async fn lone_asker(config: &Config) -> anyhow::Result<Option<Asker>> {
+    let pool = timescale::connect_pool(&config.database).await?;
     let questions = Questions::new(&config.database, &config.api).context("preparing to answer questions")?;
-    Ok(config.api.enabled.then(|| Asker::new(questions, None)))
+    Ok(config.api.enabled.then(|| Asker::new(questions, pool, None)))
 }

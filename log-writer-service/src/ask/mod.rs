@@ -17,11 +17,11 @@ use sqlx::PgPool;
 pub use self::{
     catalogue::{CATALOGUE, Entry, Kind, Parameter, TENANT},
     openapi::document,
-    tools::{CallExtensions, OverHttp, SightOf, Tools},
+    tools::{CallExtensions, OverHttp, Rights, RightsOf, Tools},
 };
 use crate::{
     elasticsearch::{Client, Targets},
-    timescale::{Question, Questions, Rows, StoreError, StoreErrorKind},
+    timescale::{Question, Questions, Rows, StoreError, StoreErrorKind, annotate},
 };
 
 /// Whose events an answer may hold.
@@ -58,6 +58,9 @@ pub enum AskError {
     /// This caller, or nobody, may ask that.
     #[error("{0}")]
     Refused(String),
+    /// There is no such event.
+    #[error("{0}")]
+    NotFound(String),
     /// It would take longer than `api.statement_timeout`.
     #[error("took longer than api.statement_timeout: ask for less time, or for fewer services")]
     TooSlow,
@@ -70,6 +73,7 @@ impl From<StoreError> for AskError {
     fn from(error: StoreError) -> Self {
         match (error.kind(), error.sqlstate()) {
             (StoreErrorKind::Timeout, _) => Self::TooSlow,
+            (_, Some("P0002")) => Self::NotFound(error.to_string()),
             // Rights, and a transaction that may only read.
             (_, Some("42501" | "25006")) => Self::Refused(error.to_string()),
             (StoreErrorKind::Data, _) => Self::Unclear(error.to_string()),
@@ -107,14 +111,20 @@ impl fmt::Debug for Mirrored {
 #[derive(Debug, Clone)]
 pub struct Asker {
     questions: Questions,
+    /// What is written, is written over it.
+    pool: PgPool,
     mirrored: Option<Mirrored>,
 }
 
 impl Asker {
     /// `mirrored` is `None` when events are stored in SQL only.
     #[must_use]
-    pub fn new(questions: Questions, mirrored: Option<Mirrored>) -> Self {
-        Self { questions, mirrored }
+    pub fn new(questions: Questions, pool: PgPool, mirrored: Option<Mirrored>) -> Self {
+        Self {
+            questions,
+            pool,
+            mirrored,
+        }
     }
 
     /// Whether SQL of others is taken.
@@ -133,17 +143,7 @@ impl Asker {
         mut parameters: Map<String, Value>,
         sight: &Sight,
     ) -> Result<Answer, AskError> {
-        match sight {
-            Sight::All => {}
-            Sight::Tenant(tenant) => {
-                let asked = parameters.insert(TENANT.name.to_owned(), json!(tenant));
-                if asked.is_some_and(|asked| asked != json!(tenant)) {
-                    return Err(AskError::Refused(
-                        "the credential does not allow this tenant".to_owned(),
-                    ));
-                }
-            }
-        }
+        see_only(&mut parameters, sight)?;
         if entry.question == Question::SEARCH_LOGS {
             if let Some(answer) = self.search_text(&parameters).await? {
                 return Ok(answer);
@@ -156,6 +156,24 @@ impl Asker {
         }
         let rows = self.questions.ask(entry.question, &Value::Object(parameters)).await?;
         Ok(from_postgresql(rows))
+    }
+
+    /// Adds an analysis to an event; the whole analysis that it has now.
+    ///
+    /// `request` has `id`, `timestamp`, `analysis`, and `tenant` where the caller may choose one (else `default`).
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub async fn annotate(&self, mut request: Map<String, Value>, sight: &Sight) -> Result<Value, AskError> {
+        see_only(&mut request, sight)?;
+        let names = ["id", "timestamp", "analysis", TENANT.name];
+        if let Some(name) = request.keys().find(|name| !names.contains(&name.as_str())) {
+            return Err(AskError::Unclear(format!(
+                "`{name}` is not known; an annotation has {}",
+                names.join(", ")
+            )));
+        }
+        Ok(annotate(&self.pool, &Value::Object(request)).await?)
     }
 
     /// What there is to be asked about.
@@ -213,6 +231,19 @@ impl Asker {
         answer.store = "elasticsearch";
         answer.behind_seconds = (age + mirrored.refresh).as_secs_f64();
         Ok(Some(answer))
+    }
+}
+
+/// Puts the tenant that may be seen into the parameters.
+fn see_only(parameters: &mut Map<String, Value>, sight: &Sight) -> Result<(), AskError> {
+    let Sight::Tenant(tenant) = sight else {
+        return Ok(());
+    };
+    match parameters.insert(TENANT.name.to_owned(), json!(tenant)) {
+        Some(asked) if asked != json!(tenant) => Err(AskError::Refused(
+            "the credential does not allow this tenant".to_owned(),
+        )),
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The questions as tools of the Model Context Protocol, for agents: over HTTP (`/mcp`) and over standard input and output.
 //!
-//! The only file that knows the SDK, whose interface changes often. Every tool reads; who may see what is decided for each
-//! call, by whoever takes the connection.
+//! The only file that knows the SDK, whose interface changes often. All tools but `annotate_log` read; who may do what is
+//! decided for each call, by whoever takes the connection.
 
 use std::sync::Arc;
 
@@ -17,12 +17,14 @@ use rmcp::{
         StreamableHttpServerConfig, StreamableHttpService, session::never::NeverSessionManager,
     },
 };
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{Answer, AskError, Asker, CATALOGUE, Sight};
+use super::{AskError, Asker, CATALOGUE, Sight, TENANT};
 use crate::timescale::Question;
 
 const RUN_SQL: &str = "run_sql";
+const ANNOTATE_LOG: &str = "annotate_log";
 const TABLES: &str = "log-writer://tables";
 const FUNCTIONS: &str = "log-writer://functions";
 const INSTRUCTIONS: &str = "Log events in PostgreSQL with TimescaleDB, one row each in application_logs. Begin with \
@@ -32,14 +34,23 @@ const INSTRUCTIONS: &str = "Log events in PostgreSQL with TimescaleDB, one row e
 /// What came with a call.
 pub type CallExtensions = Extensions;
 
-/// Tells who asks from what came with a call.
-pub type SightOf = fn(&Extensions) -> Sight;
+/// What a caller may do with tools.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rights {
+    /// Whose events it sees.
+    pub sight: Sight,
+    /// Whether it may add analyses to them.
+    pub may_annotate: bool,
+}
+
+/// Tells what a caller may do from what came with a call.
+pub type RightsOf = fn(&Extensions) -> Rights;
 
 /// The tools of one connection.
 #[derive(Debug, Clone)]
 pub struct Tools {
     asker: Asker,
-    sight_of: SightOf,
+    rights_of: RightsOf,
 }
 
 /// The service behind `/mcp`. Stateless: any replica answers any request.
@@ -48,8 +59,8 @@ pub type OverHttp = StreamableHttpService<Tools, NeverSessionManager>;
 impl Tools {
     /// Over this asker.
     #[must_use]
-    pub fn new(asker: Asker, sight_of: SightOf) -> Self {
-        Self { asker, sight_of }
+    pub fn new(asker: Asker, rights_of: RightsOf) -> Self {
+        Self { asker, rights_of }
     }
 
     /// As a service for HTTP that answers under these names of hosts, and no page of a browser.
@@ -80,6 +91,23 @@ impl Tools {
             .iter()
             .map(|entry| Tool::new(entry.name, entry.about, entry.schema()).with_annotations(read_only()))
             .collect();
+        let schema = json!({
+            "type": "object",
+            "properties": {
+                "id": {"type": "string", "format": "uuid", "description": "The event's id."},
+                "timestamp": {"type": "string", "format": "date-time", "description": "The event's time, as it was given."},
+                "analysis": {"type": "object", "description": "Members to add to ai_analysis, in place of those of the same name."},
+                "tenant": TENANT.schema(),
+            },
+            "required": ["id", "timestamp", "analysis"],
+            "additionalProperties": false,
+        });
+        let about = "Adds the members of a JSON object to what an analysis found about an event (ai_analysis).";
+        let hints = ToolAnnotations::new()
+            .read_only(false)
+            .destructive(false)
+            .open_world(false);
+        tools.push(Tool::new(ANNOTATE_LOG, about, object(schema)).with_annotations(hints));
         if self.asker.takes_sql() {
             let schema = json!({
                 "type": "object",
@@ -87,31 +115,61 @@ impl Tools {
                 "required": ["sql"],
                 "additionalProperties": false,
             });
-            let schema: Map<String, Value> = schema.as_object().cloned().unwrap_or_default();
             let about = "Runs one SELECT (or WITH, VALUES) as a role that may only read; rows and time are limited. Give a \
                          range of \"timestamp\".";
-            tools.push(Tool::new(RUN_SQL, about, schema).with_annotations(read_only()));
+            tools.push(Tool::new(RUN_SQL, about, object(schema)).with_annotations(read_only()));
         }
         tools
     }
 
+    /// The answer as JSON text; `None`: there is no such tool.
     async fn call(
         &self,
         name: &str,
-        arguments: &Map<String, Value>,
-        sight: &Sight,
-    ) -> Option<Result<Answer, AskError>> {
+        arguments: Map<String, Value>,
+        rights: &Rights,
+    ) -> Option<Result<String, AskError>> {
         if name == RUN_SQL && self.asker.takes_sql() {
             return Some(match arguments.get("sql").and_then(Value::as_str) {
-                Some(sql) => self.asker.run_sql(sql, sight).await,
+                Some(sql) => self
+                    .asker
+                    .run_sql(sql, &rights.sight)
+                    .await
+                    .and_then(|answer| as_json(&answer)),
                 None => Err(AskError::Unclear("`sql` is missing: run_sql needs it".to_owned())),
             });
         }
+        if name == ANNOTATE_LOG {
+            if !rights.may_annotate {
+                let refused = "the credential does not allow this: it needs the scope annotate";
+                return Some(Err(AskError::Refused(refused.to_owned())));
+            }
+            return Some(
+                self.asker
+                    .annotate(arguments, &rights.sight)
+                    .await
+                    .and_then(|analysis| as_json(&analysis)),
+            );
+        }
         let entry = CATALOGUE.iter().find(|entry| entry.name == name)?;
-        Some(match entry.read_all(arguments) {
-            Ok(parameters) => self.asker.ask(entry, parameters, sight).await,
+        Some(match entry.read_all(&arguments) {
+            Ok(parameters) => {
+                let answer = self.asker.ask(entry, parameters, &rights.sight).await;
+                answer.and_then(|answer| as_json(&answer))
+            }
             Err(wrong) => Err(AskError::Unclear(wrong)),
         })
+    }
+}
+
+fn as_json(answer: &impl Serialize) -> Result<String, AskError> {
+    serde_json::to_string(answer).map_err(|error| AskError::Unavailable(format!("the answer is no JSON: {error}")))
+}
+
+fn object(schema: Value) -> Map<String, Value> {
+    match schema {
+        Value::Object(members) => members,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => Map::new(),
     }
 }
 
@@ -136,17 +194,16 @@ impl ServerHandler for Tools {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let sight = (self.sight_of)(&context.extensions);
+        let rights = (self.rights_of)(&context.extensions);
         let arguments = request.arguments.unwrap_or_default();
-        let Some(answer) = self.call(&request.name, &arguments, &sight).await else {
+        let Some(answer) = self.call(&request.name, arguments, &rights).await else {
             return Err(ErrorData::invalid_params(
                 format!("there is no tool `{}`", request.name),
                 None,
             ));
         };
-        let result = match answer.map(|answer| serde_json::to_string(&answer)) {
-            Ok(Ok(text)) => CallToolResult::success(vec![ContentBlock::text(text)]),
-            Ok(Err(error)) => return Err(ErrorData::internal_error(error.to_string(), None)),
+        let result = match answer {
+            Ok(text) => CallToolResult::success(vec![ContentBlock::text(text)]),
             // The agent may ask otherwise: it is told in an answer, as the protocol wants it.
             Err(refused) => CallToolResult::error(vec![ContentBlock::text(refused.to_string())]),
         };

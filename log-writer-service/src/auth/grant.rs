@@ -10,15 +10,17 @@ use clap::ValueEnum;
 pub enum Scope {
     /// To send events.
     Ingest,
-    /// To read metrics and status.
+    /// To read metrics and status, and to ask about events.
     Read,
+    /// To add analyses to events.
+    Annotate,
     /// To change what is stored or how it is delivered.
     Admin,
 }
 
 impl Scope {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Ingest, Self::Read, Self::Admin];
+    pub const ALL: [Self; 4] = [Self::Ingest, Self::Read, Self::Annotate, Self::Admin];
 
     /// As it stands in the file.
     #[must_use]
@@ -26,6 +28,7 @@ impl Scope {
         match self {
             Self::Ingest => "ingest",
             Self::Read => "read",
+            Self::Annotate => "annotate",
             Self::Admin => "admin",
         }
     }

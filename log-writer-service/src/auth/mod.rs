@@ -48,6 +48,8 @@ pub struct Caller {
     pub tenant: Arc<str>,
     /// Whether it has the scope `admin`: it may ask about all tenants.
     pub is_admin: bool,
+    /// Whether it has the scope `annotate`.
+    pub may_annotate: bool,
 }
 
 /// Why a request was refused; its sender is not told more than the status.
@@ -250,6 +252,7 @@ impl Credentials {
             token: grant.name,
             tenant: grant.tenant,
             is_admin: grant.scopes.contains(Scope::Admin),
+            may_annotate: grant.scopes.contains(Scope::Annotate),
         })
     }
 

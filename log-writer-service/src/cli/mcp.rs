@@ -5,7 +5,7 @@ use anyhow::{Context, anyhow, ensure};
 use super::{Given, begin_with, block_on};
 use crate::{
     app,
-    ask::{Sight, Tools},
+    ask::{Rights, Sight, Tools},
 };
 
 /// Serves until standard input ends. Whoever may start it has the rights of its configuration.
@@ -13,8 +13,11 @@ pub(super) fn run(given: &Given) -> anyhow::Result<()> {
     let config = begin_with(given.load()?)?;
     ensure!(config.api.enabled, "api.enabled is false: questions are not answered");
     block_on(async move {
-        let asker = app::lone_asker(&config)?.context("questions are not answered")?;
-        let tools = Tools::new(asker, |_| Sight::All);
+        let asker = app::lone_asker(&config).await?.context("questions are not answered")?;
+        let tools = Tools::new(asker, |_| Rights {
+            sight: Sight::All,
+            may_annotate: true,
+        });
         tools.over_stdio().await.map_err(|error| anyhow!("{error}"))
     })
 }

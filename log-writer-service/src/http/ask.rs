@@ -4,25 +4,28 @@ use std::sync::Arc;
 
 use axum::{
     Extension, Json, Router,
-    extract::{Path, Query},
+    extract::{DefaultBodyLimit, Path, Query, rejection::JsonRejection},
     http::{StatusCode, request::Parts},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
-use serde_json::Map;
+use serde_json::{Map, Value};
 
 use super::{AppState, problem};
 use crate::{
-    ask::{AskError, Asker, CATALOGUE, CallExtensions, Entry, Sight, Tools, document},
+    ask::{AskError, Asker, CATALOGUE, CallExtensions, Entry, Rights, Sight, Tools, document},
     auth::Caller,
 };
 
 /// A call of a tool: arguments, and at most a statement.
 const CALL_BYTES_MAX: usize = 1024 * 1024;
 
+/// Where analyses are added.
+pub(super) const ANNOTATION_PATH: &str = "/api/v1/logs/{id}/annotation";
+
 /// The routes of all questions, and of the tools.
 pub(super) fn routes(asker: &Asker, state: &AppState) -> Router<AppState> {
-    let tools = Tools::new(asker.clone(), sight_of_call).over_http(&state.allowed_hosts, CALL_BYTES_MAX);
+    let tools = Tools::new(asker.clone(), rights_of_call).over_http(&state.allowed_hosts, CALL_BYTES_MAX);
     let router = Router::new()
         .route("/api/openapi.json", get(async || Json(document())))
         .route_service("/mcp", tools);
@@ -64,12 +67,49 @@ async fn answer(
     }
 }
 
-/// The same for a call of a tool: the guard has put the caller into the request.
-fn sight_of_call(extensions: &CallExtensions) -> Sight {
+/// What a caller may do with tools: the guard has put it into the request.
+fn rights_of_call(extensions: &CallExtensions) -> Rights {
     let caller = extensions
         .get::<Parts>()
         .and_then(|parts| parts.extensions.get::<Caller>());
-    sight(caller)
+    Rights {
+        sight: sight(caller),
+        may_annotate: caller.is_none_or(|caller| caller.may_annotate),
+    }
+}
+
+/// The route of annotations; it needs a scope of its own.
+pub(super) fn annotation_route(asker: &Asker) -> Router<AppState> {
+    let asker = asker.clone();
+    let handler = move |caller: Option<Extension<Caller>>, path: Path<String>, body: Annotation| {
+        annotate(asker, caller, path, body)
+    };
+    Router::new()
+        .route(ANNOTATION_PATH, post(handler))
+        .layer(DefaultBodyLimit::max(CALL_BYTES_MAX))
+}
+
+type Annotation = Result<Json<Map<String, Value>>, JsonRejection>;
+
+/// Adds an analysis to an event: `{"timestamp", "analysis"}`, and `tenant` where the caller may choose one.
+async fn annotate(
+    asker: Asker,
+    caller: Option<Extension<Caller>>,
+    Path(id): Path<String>,
+    body: Annotation,
+) -> Response {
+    let Ok(Json(mut request)) = body else {
+        return problem(
+            StatusCode::BAD_REQUEST,
+            "unclear_question",
+            "the body must be a JSON object with `timestamp` and `analysis`",
+        );
+    };
+    request.insert("id".to_owned(), Value::from(id));
+    match asker.annotate(request, &sight(caller.as_deref())).await {
+        Ok(analysis) => Json(analysis).into_response(),
+        Err(error) => refuse(&error),
+    }
 }
 
 /// Whose events a caller sees.
@@ -84,6 +124,7 @@ fn refuse(error: &AskError) -> Response {
     let (status, name) = match error {
         AskError::Unclear(_) => (StatusCode::BAD_REQUEST, "unclear_question"),
         AskError::Refused(_) => (StatusCode::FORBIDDEN, "forbidden"),
+        AskError::NotFound(_) => (StatusCode::NOT_FOUND, "no_such_event"),
         AskError::TooSlow => (StatusCode::GATEWAY_TIMEOUT, "too_slow"),
         AskError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
     };

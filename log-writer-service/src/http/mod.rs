@@ -77,7 +77,9 @@ pub fn router(state: AppState) -> Router {
             .route_layer(asking(Scope::Ingest))
     };
     let questions = match &state.asker {
-        Some(asker) => ask::routes(asker, &state).route_layer(asking(Scope::Read)),
+        Some(asker) => ask::routes(asker, &state)
+            .route_layer(asking(Scope::Read))
+            .merge(ask::annotation_route(asker).route_layer(asking(Scope::Annotate))),
         None => Router::new(),
     };
     Router::new()
@@ -106,6 +108,7 @@ async fn measure(request: Request, next: Next) -> Response {
         Some("/metrics") => "/metrics",
         Some("/api/v1/status") => "/api/v1/status",
         Some("/mcp") => "/mcp",
+        Some(ask::ANNOTATION_PATH) => ask::ANNOTATION_PATH,
         Some(path) => CATALOGUE
             .iter()
             .find(|entry| entry.path == path)

@@ -24,6 +24,22 @@ use crate::event::Timestamp;
 /// Events of one round; also those of one outbox row, which is read back at one go.
 const ROUND_EVENTS: i64 = 1_000;
 
+/// Adds an analysis to an event (`annotate_log`): `id`, `timestamp`, `analysis` and `tenant` of the request.
+///
+/// # Errors
+/// With SQLSTATE P0002 if there is no such event, of class 22 if the request cannot be read.
+pub async fn annotate(pool: &PgPool, request: &Value) -> Result<Value, StoreError> {
+    let attempted = "annotate an event";
+    on_pool(pool, ANSWER_TIMEOUT, attempted, async |connection| {
+        sqlx::query_scalar(include_str!("sql/annotate_log.sql"))
+            .bind(request)
+            .fetch_one(connection)
+            .await
+            .map_err(StoreError::during(attempted))
+    })
+    .await
+}
+
 /// Puts the oldest annotated events into the outbox; how many were taken off the queue.
 ///
 /// `target_of` names the stream or index of a tenant's event of some time.

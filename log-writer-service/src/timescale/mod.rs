@@ -42,7 +42,7 @@ mod write;
 #[cfg(any(test, feature = "targets"))]
 pub(crate) use self::copy_out::read_encoded;
 pub use self::{
-    annotations::{forget_annotated, requeue_annotated},
+    annotations::{annotate, forget_annotated, requeue_annotated},
     audit::{ActionId, ActionOutcome, Actor, AuditFilter, AuditRow, end, progress, purge_audit, record},
     books::Books,
     claim::{ClaimOrder, ClaimRequest},
