@@ -15,8 +15,8 @@ create table log_writer.annotations (
 comment on table log_writer.annotations is
   'Events whose ai_analysis was changed and whose document is still to be replaced; emptied by the service within seconds.';
 
-create function public.annotate_log(
-  p_id uuid, p_timestamp timestamptz, p_analysis jsonb, p_tenant text default 'default'
+create function log_writer.annotate(
+  p_id uuid, p_timestamp timestamptz, p_analysis jsonb, p_tenant text, p_actor text, p_address inet
 )
 returns jsonb
 language plpgsql volatile security definer
@@ -40,8 +40,21 @@ begin
       using errcode = '22023';
   end if;
   insert into log_writer.annotations (event_id, event_time, tenant) values (p_id, p_timestamp, p_tenant);
+  perform log_writer.record_action('annotate', p_actor, p_address,
+    jsonb_build_object('id', p_id, 'timestamp', p_timestamp, 'tenant', p_tenant), 1, 'done');
   return v_analysis;
 end
+$f$;
+comment on function log_writer.annotate is 'annotate_log for the service, which says who asked it to.';
+
+create function public.annotate_log(
+  p_id uuid, p_timestamp timestamptz, p_analysis jsonb, p_tenant text default 'default'
+)
+returns jsonb
+language sql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $f$
+  select log_writer.annotate(p_id, p_timestamp, p_analysis, p_tenant, 'role:' || session_user, null)
 $f$;
 comment on function public.annotate_log is
   'Adds the members of a JSON object to ai_analysis of one event, named by id, timestamp and tenant; what it has of the same '
@@ -52,6 +65,7 @@ revoke all on function public.annotate_log from public;
 insert into log_writer.rights (access, object, privileges) values
   ('annotator', 'function public.annotate_log', 'execute'),
   ('ingest', 'function public.annotate_log', 'execute'),
+  ('ingest', 'function log_writer.annotate', 'execute'),
   -- Rows that are to be deleted are locked first; that takes the right to update one column.
   ('ingest', 'table log_writer.annotations', 'select, delete, update (annotated_at)');
 -- An annotator reads as well: it has to find what to annotate.

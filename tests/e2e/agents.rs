@@ -49,7 +49,7 @@ impl WithReader {
     async fn grant(&self) {
         let role = &self.role;
         sqlx::raw_sql(&format!(
-            "create role {role} login; revoke create on schema public from public; grant select on all tables in schema public to {role}"
+            "create role {role} login; select log_writer.grant_access('{role}', 'reader')"
         ))
         .execute(self.database.pool())
         .await

@@ -303,4 +303,16 @@ async fn an_analysis_is_added_with_a_scope_of_its_own_and_to_events_of_the_tenan
     }
     assert_eq!(event_of(&secrets[0]).await["ai_analysis"], json!({"cause": "cron"}));
     assert_eq!(event_of(&secrets[1]).await["ai_analysis"], Value::Null);
+    let recorded = async |action: &str, actor: &str| {
+        let query = format!(
+            "select count(*) from log_writer.audit where action = '{action}' and actor = '{actor}' and outcome = 'done'"
+        );
+        database.number(&query).await
+    };
+    assert_eq!(
+        recorded("annotate", "token:e").await,
+        1,
+        "what was refused changed nothing"
+    );
+    assert_eq!(recorded("search", "token:a").await, 2);
 }

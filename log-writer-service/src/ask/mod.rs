@@ -17,12 +17,15 @@ use sqlx::PgPool;
 pub use self::{
     catalogue::{CATALOGUE, Entry, Kind, Parameter, TENANT},
     openapi::document,
-    tools::{CallExtensions, OverHttp, Rights, RightsOf, Tools},
+    tools::{AskingOf, CallExtensions, OverHttp, Tools},
 };
 use crate::{
     elasticsearch::{Client, Targets},
-    timescale::{Question, Questions, Rows, StoreError, StoreErrorKind, annotate},
+    timescale::{ActionOutcome, Actor, Question, Questions, Rows, StoreError, StoreErrorKind, annotate, record},
 };
+
+/// How much of a statement the audit trail keeps.
+const AUDITED_SQL_BYTES: usize = 4_096;
 
 /// Whose events an answer may hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +34,17 @@ pub enum Sight {
     Tenant(Arc<str>),
     /// All: nobody is asked for a credential, or it says so.
     All,
+}
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub struct Asking {
+    /// Whose events it sees.
+    pub sight: Sight,
+    /// Whether it may add analyses to them.
+    pub may_annotate: bool,
+    /// As the audit trail names it.
+    pub actor: Actor,
 }
 
 /// An answer.
@@ -133,11 +147,40 @@ impl Asker {
         self.questions.takes_sql()
     }
 
-    /// Answers one of the catalogue.
+    /// Answers one of the catalogue, and records that it was asked.
     ///
     /// # Errors
     /// See [`AskError`].
     pub async fn ask(
+        &self,
+        entry: &Entry,
+        parameters: Map<String, Value>,
+        asking: &Asking,
+    ) -> Result<Answer, AskError> {
+        let target = json!({"question": entry.name, "parameters": parameters});
+        let answer = self.answer(entry, parameters, &asking.sight).await;
+        self.record(asking, "search", target, &answer).await?;
+        answer
+    }
+
+    /// What is not recorded is not told.
+    async fn record(
+        &self,
+        asking: &Asking,
+        action: &str,
+        target: Value,
+        answer: &Result<Answer, AskError>,
+    ) -> Result<(), AskError> {
+        let (rows, outcome) = match answer {
+            Ok(answer) => (answer.rows.len(), ActionOutcome::Done),
+            Err(_) => (0, ActionOutcome::Failed),
+        };
+        let rows = i64::try_from(rows).unwrap_or(i64::MAX);
+        record(&self.pool, &asking.actor, action, &target, rows, outcome).await?;
+        Ok(())
+    }
+
+    async fn answer(
         &self,
         entry: &Entry,
         mut parameters: Map<String, Value>,
@@ -164,8 +207,8 @@ impl Asker {
     ///
     /// # Errors
     /// See [`AskError`].
-    pub async fn annotate(&self, mut request: Map<String, Value>, sight: &Sight) -> Result<Value, AskError> {
-        see_only(&mut request, sight)?;
+    pub async fn annotate(&self, mut request: Map<String, Value>, asking: &Asking) -> Result<Value, AskError> {
+        see_only(&mut request, &asking.sight)?;
         let names = ["id", "timestamp", "analysis", TENANT.name];
         if let Some(name) = request.keys().find(|name| !names.contains(&name.as_str())) {
             return Err(AskError::Unclear(format!(
@@ -173,7 +216,7 @@ impl Asker {
                 names.join(", ")
             )));
         }
-        Ok(annotate(&self.pool, &Value::Object(request)).await?)
+        Ok(annotate(&self.pool, &Value::Object(request), &asking.actor).await?)
     }
 
     /// What there is to be asked about.
@@ -188,13 +231,23 @@ impl Asker {
     ///
     /// # Errors
     /// See [`AskError`].
-    pub async fn run_sql(&self, sql: &str, sight: &Sight) -> Result<Answer, AskError> {
-        if *sight != Sight::All {
+    pub async fn run_sql(&self, sql: &str, asking: &Asking) -> Result<Answer, AskError> {
+        if asking.sight != Sight::All {
             return Err(AskError::Refused(
                 "SQL sees all tenants: it is for credentials of the scope admin".to_owned(),
             ));
         }
-        Ok(from_postgresql(self.questions.run_sql(sql).await?))
+        let answer = self
+            .questions
+            .run_sql(sql)
+            .await
+            .map(from_postgresql)
+            .map_err(AskError::from);
+        let shown = sql
+            .get(..sql.floor_char_boundary(AUDITED_SQL_BYTES))
+            .unwrap_or_default();
+        self.record(asking, "run_sql", json!({"sql": shown}), &answer).await?;
+        answer
     }
 
     /// The answer of Elasticsearch, if there is text to be found and it is well and up to date.

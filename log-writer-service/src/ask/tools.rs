@@ -20,7 +20,7 @@ use rmcp::{
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{AskError, Asker, CATALOGUE, Sight, TENANT};
+use super::{AskError, Asker, Asking, CATALOGUE, TENANT};
 use crate::timescale::Question;
 
 const RUN_SQL: &str = "run_sql";
@@ -34,23 +34,14 @@ const INSTRUCTIONS: &str = "Log events in PostgreSQL with TimescaleDB, one row e
 /// What came with a call.
 pub type CallExtensions = Extensions;
 
-/// What a caller may do with tools.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rights {
-    /// Whose events it sees.
-    pub sight: Sight,
-    /// Whether it may add analyses to them.
-    pub may_annotate: bool,
-}
-
-/// Tells what a caller may do from what came with a call.
-pub type RightsOf = fn(&Extensions) -> Rights;
+/// Tells who asks from what came with a call.
+pub type AskingOf = fn(&Extensions) -> Asking;
 
 /// The tools of one connection.
 #[derive(Debug, Clone)]
 pub struct Tools {
     asker: Asker,
-    rights_of: RightsOf,
+    asking_of: AskingOf,
 }
 
 /// The service behind `/mcp`. Stateless: any replica answers any request.
@@ -59,8 +50,8 @@ pub type OverHttp = StreamableHttpService<Tools, NeverSessionManager>;
 impl Tools {
     /// Over this asker.
     #[must_use]
-    pub fn new(asker: Asker, rights_of: RightsOf) -> Self {
-        Self { asker, rights_of }
+    pub fn new(asker: Asker, asking_of: AskingOf) -> Self {
+        Self { asker, asking_of }
     }
 
     /// As a service for HTTP that answers under these names of hosts, and no page of a browser.
@@ -127,26 +118,26 @@ impl Tools {
         &self,
         name: &str,
         arguments: Map<String, Value>,
-        rights: &Rights,
+        asking: &Asking,
     ) -> Option<Result<String, AskError>> {
         if name == RUN_SQL && self.asker.takes_sql() {
             return Some(match arguments.get("sql").and_then(Value::as_str) {
                 Some(sql) => self
                     .asker
-                    .run_sql(sql, &rights.sight)
+                    .run_sql(sql, asking)
                     .await
                     .and_then(|answer| as_json(&answer)),
                 None => Err(AskError::Unclear("`sql` is missing: run_sql needs it".to_owned())),
             });
         }
         if name == ANNOTATE_LOG {
-            if !rights.may_annotate {
+            if !asking.may_annotate {
                 let refused = "the credential does not allow this: it needs the scope annotate";
                 return Some(Err(AskError::Refused(refused.to_owned())));
             }
             return Some(
                 self.asker
-                    .annotate(arguments, &rights.sight)
+                    .annotate(arguments, asking)
                     .await
                     .and_then(|analysis| as_json(&analysis)),
             );
@@ -154,7 +145,7 @@ impl Tools {
         let entry = CATALOGUE.iter().find(|entry| entry.name == name)?;
         Some(match entry.read_all(&arguments) {
             Ok(parameters) => {
-                let answer = self.asker.ask(entry, parameters, &rights.sight).await;
+                let answer = self.asker.ask(entry, parameters, asking).await;
                 answer.and_then(|answer| as_json(&answer))
             }
             Err(wrong) => Err(AskError::Unclear(wrong)),
@@ -194,9 +185,9 @@ impl ServerHandler for Tools {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let rights = (self.rights_of)(&context.extensions);
+        let asking = (self.asking_of)(&context.extensions);
         let arguments = request.arguments.unwrap_or_default();
-        let Some(answer) = self.call(&request.name, arguments, &rights).await else {
+        let Some(answer) = self.call(&request.name, arguments, &asking).await else {
             return Err(ErrorData::invalid_params(
                 format!("there is no tool `{}`", request.name),
                 None,

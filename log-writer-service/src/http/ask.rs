@@ -1,10 +1,13 @@
 //! Questions over HTTP: a path for each entry of the catalogue, the answer in JSON.
 
-use std::sync::Arc;
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use axum::{
     Extension, Json, Router,
-    extract::{DefaultBodyLimit, Path, Query, rejection::JsonRejection},
+    extract::{ConnectInfo, DefaultBodyLimit, Path, Query, rejection::JsonRejection},
     http::{StatusCode, request::Parts},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -13,8 +16,9 @@ use serde_json::{Map, Value};
 
 use super::{AppState, problem};
 use crate::{
-    ask::{AskError, Asker, CATALOGUE, CallExtensions, Entry, Rights, Sight, Tools, document},
+    ask::{AskError, Asker, Asking, CATALOGUE, CallExtensions, Entry, Sight, Tools, document},
     auth::Caller,
+    timescale::Actor,
 };
 
 /// A call of a tool: arguments, and at most a statement.
@@ -25,27 +29,28 @@ pub(super) const ANNOTATION_PATH: &str = "/api/v1/logs/{id}/annotation";
 
 /// The routes of all questions, and of the tools.
 pub(super) fn routes(asker: &Asker, state: &AppState) -> Router<AppState> {
-    let tools = Tools::new(asker.clone(), rights_of_call).over_http(&state.allowed_hosts, CALL_BYTES_MAX);
+    let tools = Tools::new(asker.clone(), asking_of_call).over_http(&state.allowed_hosts, CALL_BYTES_MAX);
     let router = Router::new()
         .route("/api/openapi.json", get(async || Json(document())))
         .route_service("/mcp", tools);
     CATALOGUE.iter().fold(router, |router, entry| {
         let asker = asker.clone();
-        let handler = move |caller: Option<Extension<Caller>>, path: Parts, query: Pairs| {
-            answer(asker, entry, caller, path, query)
+        let handler = move |caller: Option<Extension<Caller>>, address: Peer, path: PathPairs, query: Pairs| {
+            answer(asker, entry, caller, address, path, query)
         };
         router.route(entry.path, get(handler))
     })
 }
 
-type Parts = Result<Path<Vec<(String, String)>>, axum::extract::rejection::PathRejection>;
+type PathPairs = Result<Path<Vec<(String, String)>>, axum::extract::rejection::PathRejection>;
 type Pairs = Result<Query<Vec<(String, String)>>, axum::extract::rejection::QueryRejection>;
 
 async fn answer(
     asker: Asker,
     entry: &'static Entry,
     caller: Option<Extension<Caller>>,
-    path: Parts,
+    ConnectInfo(address): Peer,
+    path: PathPairs,
     query: Pairs,
 ) -> Response {
     let unclear = |what| problem(StatusCode::BAD_REQUEST, "unclear_question", what);
@@ -61,40 +66,54 @@ async fn answer(
             return problem(StatusCode::BAD_REQUEST, "unclear_question", &wrong);
         }
     }
-    match asker.ask(entry, parameters, &sight(caller.as_deref())).await {
+    match asker
+        .ask(entry, parameters, &asking(caller.as_deref(), Some(address.ip())))
+        .await
+    {
         Ok(answer) => Json(answer).into_response(),
         Err(error) => refuse(&error),
     }
 }
 
-/// What a caller may do with tools: the guard has put it into the request.
-fn rights_of_call(extensions: &CallExtensions) -> Rights {
-    let caller = extensions
-        .get::<Parts>()
-        .and_then(|parts| parts.extensions.get::<Caller>());
-    Rights {
-        sight: sight(caller),
+/// Who calls a tool: the guard has put it into the request.
+fn asking_of_call(extensions: &CallExtensions) -> Asking {
+    let parts = extensions.get::<Parts>();
+    let caller = parts.and_then(|parts| parts.extensions.get::<Caller>());
+    let address = parts.and_then(|parts| parts.extensions.get::<ConnectInfo<SocketAddr>>());
+    asking(caller, address.map(|address| address.0.ip()))
+}
+
+/// Who asks; without a caller nobody was asked for a credential.
+fn asking(caller: Option<&Caller>, address: Option<IpAddr>) -> Asking {
+    Asking {
+        sight: match caller {
+            Some(caller) if !caller.is_admin => Sight::Tenant(Arc::clone(&caller.tenant)),
+            Some(_) | None => Sight::All,
+        },
         may_annotate: caller.is_none_or(|caller| caller.may_annotate),
+        actor: Actor::of_request(caller.map(|caller| caller.token.as_ref()), address),
     }
 }
 
 /// The route of annotations; it needs a scope of its own.
 pub(super) fn annotation_route(asker: &Asker) -> Router<AppState> {
     let asker = asker.clone();
-    let handler = move |caller: Option<Extension<Caller>>, path: Path<String>, body: Annotation| {
-        annotate(asker, caller, path, body)
+    let handler = move |caller: Option<Extension<Caller>>, address: Peer, path: Path<String>, body: Annotation| {
+        annotate(asker, caller, address, path, body)
     };
     Router::new()
         .route(ANNOTATION_PATH, post(handler))
         .layer(DefaultBodyLimit::max(CALL_BYTES_MAX))
 }
 
+type Peer = ConnectInfo<SocketAddr>;
 type Annotation = Result<Json<Map<String, Value>>, JsonRejection>;
 
 /// Adds an analysis to an event: `{"timestamp", "analysis"}`, and `tenant` where the caller may choose one.
 async fn annotate(
     asker: Asker,
     caller: Option<Extension<Caller>>,
+    ConnectInfo(address): Peer,
     Path(id): Path<String>,
     body: Annotation,
 ) -> Response {
@@ -106,17 +125,12 @@ async fn annotate(
         );
     };
     request.insert("id".to_owned(), Value::from(id));
-    match asker.annotate(request, &sight(caller.as_deref())).await {
+    match asker
+        .annotate(request, &asking(caller.as_deref(), Some(address.ip())))
+        .await
+    {
         Ok(analysis) => Json(analysis).into_response(),
         Err(error) => refuse(&error),
-    }
-}
-
-/// Whose events a caller sees.
-pub(super) fn sight(caller: Option<&Caller>) -> Sight {
-    match caller {
-        Some(caller) if !caller.is_admin => Sight::Tenant(Arc::clone(&caller.tenant)),
-        Some(_) | None => Sight::All,
     }
 }
 

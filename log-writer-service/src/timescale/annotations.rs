@@ -15,6 +15,7 @@ use sqlx::{PgPool, Row};
 use uuid::Uuid;
 
 use super::{
+    audit::Actor,
     books::{self, Books},
     error::StoreError,
     limits::{ANSWER_TIMEOUT, on_pool},
@@ -24,15 +25,17 @@ use crate::event::Timestamp;
 /// Events of one round; also those of one outbox row, which is read back at one go.
 const ROUND_EVENTS: i64 = 1_000;
 
-/// Adds an analysis to an event (`annotate_log`): `id`, `timestamp`, `analysis` and `tenant` of the request.
+/// Adds an analysis to an event (`annotate_log`): `id`, `timestamp`, `analysis` and `tenant` of the request; recorded.
 ///
 /// # Errors
 /// With SQLSTATE P0002 if there is no such event, of class 22 if the request cannot be read.
-pub async fn annotate(pool: &PgPool, request: &Value) -> Result<Value, StoreError> {
+pub async fn annotate(pool: &PgPool, request: &Value, actor: &Actor) -> Result<Value, StoreError> {
     let attempted = "annotate an event";
     on_pool(pool, ANSWER_TIMEOUT, attempted, async |connection| {
         sqlx::query_scalar(include_str!("sql/annotate_log.sql"))
             .bind(request)
+            .bind(actor.to_string())
+            .bind(actor.address().map(|address| address.to_string()))
             .fetch_one(connection)
             .await
             .map_err(StoreError::during(attempted))

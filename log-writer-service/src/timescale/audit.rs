@@ -40,6 +40,23 @@ impl Actor {
             address: None,
         }
     }
+
+    /// Who sent a request: the token's name, or `anonymous` where nobody is asked for one.
+    #[must_use]
+    pub fn of_request(token: Option<&str>, address: Option<IpAddr>) -> Self {
+        Self {
+            name: token.map_or_else(|| "anonymous".to_owned(), |token| format!("token:{token}")),
+            address,
+        }
+    }
+}
+
+impl Actor {
+    /// Where the request came from.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        self.address
+    }
 }
 
 impl fmt::Display for Actor {

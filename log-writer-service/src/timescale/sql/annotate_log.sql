@@ -1,2 +1,3 @@
-select public.annotate_log(
-  ($1 ->> 'id')::uuid, ($1 ->> 'timestamp')::timestamptz, $1 -> 'analysis', coalesce($1 ->> 'tenant', 'default'))
+select log_writer.annotate(
+  ($1 ->> 'id')::uuid, ($1 ->> 'timestamp')::timestamptz, $1 -> 'analysis', coalesce($1 ->> 'tenant', 'default'),
+  $2, $3::text::inet)
