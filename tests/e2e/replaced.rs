@@ -3,6 +3,7 @@
 use log_writer_tests::{
     conditions::{SOON, eventually},
     service::{Service, Settings},
+    stack::Database,
 };
 use serde_json::json;
 
@@ -10,27 +11,34 @@ use crate::{RealStores, events::fresh};
 
 /// Adds an analysis to the event of this message, as a person or an agent does it.
 async fn annotate(stores: &RealStores, message: &str, analysis: &str) {
+    annotate_in(&stores.database, message, analysis).await;
+}
+
+/// The same in any database.
+pub(crate) async fn annotate_in(database: &Database, message: &str, analysis: &str) {
     let statement = "select annotate_log(id, \"timestamp\", jsonb_build_object('summary', $2::text), tenant)
         from application_logs where message = $1";
     let whole: serde_json::Value = sqlx::query_scalar(statement)
         .bind(message)
         .bind(analysis)
-        .fetch_one(stores.database.pool())
+        .fetch_one(database.pool())
         .await
         .expect("annotated");
     assert_eq!(whole["summary"], analysis);
 }
 
-/// Waits until the queue of annotated events is empty, and compares both stores.
-async fn assert_delivered_exactly_once(stores: &RealStores) {
+/// Waits until the service has taken annotated events off their queue.
+pub(crate) async fn until_taken(database: &Database) {
     eventually("the service to take annotated events", SOON, || async {
-        let waiting = stores
-            .database
-            .number("select count(*) from log_writer.annotations")
-            .await;
+        let waiting = database.number("select count(*) from log_writer.annotations").await;
         (waiting == 0).then_some(())
     })
     .await;
+}
+
+/// Compares both stores once that is done.
+async fn assert_delivered_exactly_once(stores: &RealStores) {
+    until_taken(&stores.database).await;
     stores.assert_delivered_exactly_once(5).await;
 }
 
@@ -93,7 +101,7 @@ async fn a_changed_event_that_elasticsearch_lacks_is_created() {
 async fn of_many_changes_at_once_by_two_replicas_the_last_is_shown() {
     let stores = with_five_delivered().await;
     let settings = Settings::new(stores.database.url(), stores.stream.search.url(), &stores.stream.tenant);
-    let other = Service::start(settings).await;
+    let _other = Service::start(settings).await;
     for number in 1..=40 {
         annotate(&stores, "event 4", &format!("number {number}")).await;
     }

@@ -8,22 +8,22 @@ use log_writer_tests::{
     service::{Service, Settings, run_command},
     stack::Database,
 };
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 use reqwest::{Certificate, Client, Identity, StatusCode};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-use crate::events::fresh;
+use crate::{credentials::new_token, events::fresh};
 
 /// A CA that signs certificates for this address.
-struct Authority {
-    certificate: String,
+pub(crate) struct Authority {
+    pub(crate) certificate: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let key = KeyPair::generate().expect("a key");
         let mut parameters = CertificateParams::new(Vec::new()).expect("parameters");
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -34,10 +34,25 @@ impl Authority {
         }
     }
 
-    /// Certificate and key.
+    /// Certificate and key for this address.
     fn sign(&self) -> (String, String) {
+        self.sign_for("127.0.0.1")
+    }
+
+    /// Certificate and key for a host, an address or a URI.
+    pub(crate) fn sign_for(&self, name: &str) -> (String, String) {
         let key = KeyPair::generate().expect("a key");
-        let parameters = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("parameters");
+        let names = if name.contains("://") {
+            vec![]
+        } else {
+            vec![name.to_owned()]
+        };
+        let mut parameters = CertificateParams::new(names).expect("parameters");
+        if name.contains("://") {
+            let uri = SanType::URI(name.to_owned().try_into().expect("a URI"));
+            parameters.subject_alt_names.push(uri);
+        }
+        parameters.distinguished_name.push(DnType::CommonName, name);
         let certificate = parameters.signed_by(&key, &self.issuer).expect("a certificate");
         (certificate.pem(), key.serialize_pem())
     }
@@ -188,6 +203,80 @@ async fn where_clients_need_a_certificate_only_health_and_readiness_go_without()
             .await,
         2
     );
+}
+
+#[tokio::test]
+async fn a_certificate_says_who_its_sender_is_and_a_token_beside_it_decides() {
+    let clients = Authority::new();
+    let (entry, secret) = new_token(&["--name", "agent", "--scope", "ingest", "--tenant", "by-token"]).await;
+    let holder = |name: &str, subject: &str, tenant: &str| {
+        format!("[[certificate]]\nname = \"{name}\"\n{subject}\nscopes = [\"ingest\"]\ntenant = \"{tenant}\"\n")
+    };
+    let web = holder("web-1", "dns = \"web-1.example.org\"", "by-dns");
+    let spiffe = holder("spiffe", "uri = \"spiffe://example.org/agent\"", "by-uri");
+    let secured = Secured::start(|settings, folder| {
+        let file = |name: &str, text: &str| {
+            fs::write(folder.join(name), text).expect("a file");
+            folder.join(name).to_str().expect("text").to_owned()
+        };
+        settings
+            .set("tls.client_ca_file", &file("clients.crt", &clients.certificate))
+            .set("auth.enabled", "true")
+            .set(
+                "auth.tokens_file",
+                &file("tokens.toml", &format!("{entry}{web}{spiffe}")),
+            )
+    })
+    .await;
+    let client = |name: &str| secured.authority.client(Some(clients.sign_for(name)));
+    let post = async |client: &Client, token: Option<&str>| {
+        let request = client
+            .post(secured.url("/ingest"))
+            .header("content-type", "application/json");
+        let request = token.iter().fold(request, |request, token| request.bearer_auth(token));
+        let answer = request.body(fresh(1).to_string()).send().await.expect("an answer");
+        answer.status().as_u16()
+    };
+    let (dns, uri) = (client("web-1.example.org"), client("spiffe://example.org/agent"));
+    assert_eq!(post(&dns, None).await, 200);
+    assert_eq!(post(&uri, None).await, 200);
+    assert_eq!(post(&dns, Some(&secret)).await, 200, "the token decides");
+    assert_eq!(
+        post(&dns, Some("another-secret-of-some-length")).await,
+        401,
+        "its certificate does not help it"
+    );
+    assert_eq!(
+        post(&client("stranger.example.org"), None).await,
+        401,
+        "a name of nobody"
+    );
+    assert_eq!(post(&client("stranger.example.org"), Some(&secret)).await, 200);
+    assert_eq!(
+        post(&secured.authority.client(None), Some(&secret)).await,
+        401,
+        "no certificate"
+    );
+    let status = dns
+        .get(secured.url("/api/v1/status"))
+        .send()
+        .await
+        .expect("an answer")
+        .status();
+    assert_eq!(status.as_u16(), 403, "its scope is another");
+    for (tenant, events) in [("by-dns", 1), ("by-uri", 1), ("by-token", 2)] {
+        let query = format!("select count(*) from public.application_logs where tenant = '{tenant}'");
+        assert_eq!(secured.database.number(&query).await, events, "{tenant}");
+    }
+    // A reload counts for connections that stand.
+    fs::write(secured.folder.path().join("tokens.toml"), format!("{entry}{spiffe}")).expect("a file");
+    secured.service.signal("HUP");
+    eventually("the tokens to be in force", SOON, || async {
+        secured.service.log().contains("are in force").then_some(())
+    })
+    .await;
+    assert_eq!(post(&dns, None).await, 401);
+    assert_eq!(post(&uri, None).await, 200);
 }
 
 #[tokio::test]

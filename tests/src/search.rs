@@ -1,6 +1,10 @@
 //! The real Elasticsearch as a test asks it: plain JSON over HTTP, and all documents of a stream.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use serde_json::{Value, json};
+
+use crate::stack::required;
 
 /// One document of a data stream.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +34,27 @@ impl Search {
             url: url.trim_end_matches('/').to_owned(),
             client: reqwest::Client::builder().no_proxy().build().expect("no HTTP client"),
         }
+    }
+
+    /// The secured cluster of the tests, as its superuser.
+    ///
+    /// # Panics
+    /// If one of the variables `TEST_ELASTICSEARCH_SECURE_…` is missing.
+    #[must_use]
+    pub fn secured() -> Self {
+        let variable = |name: &str| required(name, "an Elasticsearch with security on");
+        let plain = Self::new(&variable("TEST_ELASTICSEARCH_SECURE_URL"));
+        let pair = format!("elastic:{}", variable("TEST_ELASTICSEARCH_SECURE_PASSWORD"));
+        let mut credential = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(pair))).expect("a header");
+        credential.set_sensitive(true);
+        let ca = std::fs::read(secured_ca()).expect("the file of the cluster's CA");
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .add_root_certificate(reqwest::Certificate::from_pem(&ca).expect("a certificate"))
+            .default_headers(HeaderMap::from_iter([(AUTHORIZATION, credential)]))
+            .build()
+            .expect("no HTTP client");
+        Self { client, ..plain }
     }
 
     /// URL of the cluster.
@@ -167,6 +192,15 @@ impl Search {
             .map(|index| text(&index["index_name"]))
             .collect()
     }
+}
+
+/// File of the CA of the secured cluster.
+///
+/// # Panics
+/// If the variable is missing.
+#[must_use]
+pub fn secured_ca() -> String {
+    required("TEST_ELASTICSEARCH_SECURE_CA", "an Elasticsearch with security on")
 }
 
 fn text(value: &Value) -> String {

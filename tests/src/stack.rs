@@ -283,7 +283,10 @@ fn address_of(url: &str, default_port: u16) -> String {
 }
 
 /// Runs clean-up to its end from `drop`, inside a runtime or not; a failure there only prints if the test fails already.
-pub(crate) fn in_a_thread(work: impl Future<Output = ()> + Send + 'static) {
+///
+/// # Panics
+/// If it fails and nothing else has.
+pub fn in_a_thread(work: impl Future<Output = ()> + Send + 'static) {
     let thread = std::thread::spawn(move || {
         tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -54,6 +54,7 @@ async fn age(roles: &Roles) {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "everything that housekeeping does, once")]
 async fn housekeeping_needs_no_more_than_the_rights_of_the_ingest_role() {
     let roles = Roles::create().await;
     let mut settings = settings(&roles.ingest_url());
@@ -89,7 +90,12 @@ async fn housekeeping_needs_no_more_than_the_rights_of_the_ingest_role() {
     let done = housekeep(&pool, &settings, Duration::from_secs(3_600))
         .await
         .expect("done");
-    let can = Monitor::new(pool.clone()).status().await.expect("status").edition == Edition::Community;
+    let can = Monitor::new(pool.clone())
+        .status(Duration::from_secs(5))
+        .await
+        .expect("status")
+        .edition
+        == Edition::Community;
     assert_eq!(
         (
             done.sessions_ended,
@@ -115,12 +121,15 @@ async fn housekeeping_needs_no_more_than_the_rights_of_the_ingest_role() {
     )
     .expect("settings");
     assert_eq!(expire(&pool, &retention).await.expect("expired"), 0, "nothing is old");
-    Monitor::new(pool.clone()).snapshot().await.expect("a snapshot");
+    Monitor::new(pool.clone())
+        .snapshot(Duration::from_secs(5))
+        .await
+        .expect("a snapshot");
     Outbox::new(pool.clone())
         .release(uuid::Uuid::nil())
         .await
         .expect("released");
-    committer.probe().await.expect("an empty commit");
+    committer.rehearse().await.expect("an empty commit");
 }
 
 #[tokio::test]

@@ -326,7 +326,7 @@ fn a_certificate_counts_by_a_whole_name_in_it_and_a_token_beside_it_decides() {
         web
     );
     assert_eq!(
-        of(None, &[spiffe.clone()], Scope::Read),
+        of(None, std::slice::from_ref(&spiffe), Scope::Read),
         Ok(("spiffe".to_owned(), "default".to_owned()))
     );
     for (subjects, reason) in [

@@ -89,7 +89,6 @@ async fn roll(replicas: &mut [Service; 2], settings: &Settings, load: &Load) {
 async fn replicas_exchanged_under_load_lose_and_double_nothing() {
     let stores = Stores::create().await;
     let new = stores.direct().set("http.shutdown_delay", "300ms");
-    #[expect(clippy::disallowed_methods, reason = "the suites are configured by the environment")]
     let old_binary = std::env::var_os("LOG_WRITER_OLD_BINARY").map(PathBuf::from);
     let old = match &old_binary {
         Some(binary) => stores.direct().program(binary),

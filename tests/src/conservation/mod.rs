@@ -34,7 +34,7 @@ pub use self::{
     hard_paths::{HARD_PATHS, HardPath, Taken},
     plan::{Fault, Plan, Planned, Size},
     report::{Outcome, Summary},
-    servers::Servers,
+    servers::{OwnPostgres, Servers},
 };
 
 /// How long senders, or the outbox, may stand still once everything is mended: longer than any pause of the service's.

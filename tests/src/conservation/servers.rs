@@ -48,19 +48,13 @@ impl Servers {
     pub async fn start() -> Self {
         let variable = |name: &str| required(name, "scripts that start servers");
         let name = format!("{}-conservation-{}", variable("TEST_RUN"), random_word());
-        let postgres = Script {
-            path: variable("TEST_TIMESCALEDB_START"),
-            named: ["--name", &name, "--root", &variable("TEST_POSTGRES_ROOT")]
-                .map(str::to_owned)
-                .to_vec(),
-        };
         let elasticsearch = Script {
             path: variable("TEST_ELASTICSEARCH_START"),
             named: ["--name", &name].map(str::to_owned).to_vec(),
         };
         let settings = ELASTICSEARCH.map(str::to_owned).to_vec();
         let (postgres, elasticsearch) = tokio::join!(
-            Server::start(postgres, Vec::new()),
+            Server::start(postgres_named("conservation"), Vec::new()),
             Server::start(elasticsearch, settings)
         );
         Self {
@@ -107,6 +101,47 @@ impl Servers {
     /// Starts Elasticsearch again with the data that it has on disk.
     pub async fn start_elasticsearch_again(&self) {
         self.elasticsearch.start_again(&["--keep"]).await;
+    }
+}
+
+/// A PostgreSQL of one test's own, whose settings it may change.
+#[derive(Debug)]
+pub struct OwnPostgres(Server);
+
+impl OwnPostgres {
+    /// Starts it; `what` is a part of its name.
+    ///
+    /// # Panics
+    /// If a variable is missing or it does not start.
+    pub async fn start(what: &str) -> Self {
+        Self(Server::start(postgres_named(what), Vec::new()).await)
+    }
+
+    /// Superuser's URL.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.0.url
+    }
+}
+
+impl Drop for OwnPostgres {
+    fn drop(&mut self) {
+        let how = ["--now", "--remove"].map(str::to_owned);
+        if let Err(problem) = self.0.script.call("stop", &how) {
+            assert!(std::thread::panicking(), "{problem}");
+        }
+    }
+}
+
+/// Script and name of a new PostgreSQL.
+fn postgres_named(what: &str) -> Script {
+    let variable = |name: &str| required(name, "scripts that start servers");
+    let name = format!("{}-{what}-{}", variable("TEST_RUN"), random_word());
+    Script {
+        path: variable("TEST_TIMESCALEDB_START"),
+        named: ["--name", &name, "--root", &variable("TEST_POSTGRES_ROOT")]
+            .map(str::to_owned)
+            .to_vec(),
     }
 }
 

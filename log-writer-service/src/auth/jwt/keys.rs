@@ -50,6 +50,10 @@ pub(super) fn parse(text: &str) -> Result<Vec<Key>, Vec<String>> {
     if mistakes.is_empty() { Ok(keys) } else { Err(mistakes) }
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "kinds that are not named check no signature here"
+)]
 fn key(jwk: &Jwk) -> Result<Option<Key>, &'static str> {
     let common = &jwk.common;
     let is_for_others = matches!(&common.public_key_use, Some(usage) if *usage != PublicKeyUse::Signature)
