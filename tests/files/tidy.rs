@@ -30,6 +30,7 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
         "cli",
         &[
             "app",
+            "ask",
             "auth",
             "ingest",
             "timescale",
