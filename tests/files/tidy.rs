@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a file that can't be read fails the test")]
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -139,6 +140,18 @@ fn files_are_of_a_size_that_can_be_read() {
             );
         }
     }
+}
+
+#[test]
+fn each_migration_has_a_version_of_its_own() {
+    let mut versions = BTreeSet::new();
+    for entry in fs::read_dir(root().join("migrations")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let Some(stem) = name.strip_suffix(".sql") else { continue };
+        let version = stem.split('_').next().unwrap().to_owned();
+        assert!(versions.insert(version), "{name}: another migration has this version");
+    }
+    assert!(versions.len() > 1, "no migrations were found");
 }
 
 #[test]

@@ -122,7 +122,7 @@ pub(super) fn read_level(value: &Value<'_>, scale: Scale) -> Option<ReadLevel> {
     }
 }
 
-fn read_word(text: &str) -> Option<ReadLevel> {
+pub(super) fn read_word(text: &str) -> Option<ReadLevel> {
     let letters = text.bytes().take_while(u8::is_ascii_alphabetic).count();
     let (word, suffix) = text.split_at_checked(letters)?;
     let (_, read) = WORDS.iter().find(|(known, _)| known.eq_ignore_ascii_case(word))?;
