@@ -120,8 +120,10 @@ impl Secured {
 
 impl Drop for Dataset {
     fn drop(&mut self) {
-        let (search, name) = (self.search.clone(), self.name.clone());
+        let name = self.name.clone();
         in_a_thread(async move {
+            // Connections of the test's own client stand still with its runtime.
+            let search = Search::secured();
             for path in [
                 format!("/_data_stream/logs-{name}-*"),
                 format!("/_index_template/*{name}*"),

@@ -90,7 +90,7 @@ async fn verify_full_takes_the_right_server_and_no_other_and_never_plain_text() 
     refused(server.url("localhost", &ours), "TLS").await;
     server.certify(&ours, "localhost").await;
     refused(server.url("localhost", &strangers), "UnknownIssuer").await;
-    refused(server.url("127.0.0.1", &ours), "NotValidForName").await;
+    refused(server.url("127.0.0.1", &ours), "certificate not valid for name").await;
     refused(
         server.url("localhost", &ours).replace("ca.crt", "absent.crt"),
         "absent.crt",

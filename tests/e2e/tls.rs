@@ -6,7 +6,7 @@ use log_writer_tests::{
     client::{Request, send},
     conditions::{SOON, eventually},
     service::{Service, Settings, run_command},
-    stack::Database,
+    stack::{Database, random_word},
 };
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 use reqwest::{Certificate, Client, Identity, StatusCode};
@@ -27,6 +27,8 @@ impl Authority {
         let key = KeyPair::generate().expect("a key");
         let mut parameters = CertificateParams::new(Vec::new()).expect("parameters");
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let name = format!("authority {}", random_word());
+        parameters.distinguished_name.push(DnType::CommonName, name);
         let certificate = parameters.self_signed(&key).expect("a certificate").pem();
         Self {
             certificate,

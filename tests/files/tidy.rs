@@ -147,7 +147,9 @@ fn each_migration_has_a_version_of_its_own() {
     let mut versions = BTreeSet::new();
     for entry in fs::read_dir(root().join("migrations")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        let Some(stem) = name.strip_suffix(".sql") else { continue };
+        let Some(stem) = name.strip_suffix(".sql") else {
+            continue;
+        };
         let version = stem.split('_').next().unwrap().to_owned();
         assert!(versions.insert(version), "{name}: another migration has this version");
     }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use secrecy::ExposeSecret as _;
 use tracing_subscriber::EnvFilter;
 
 use super::{Config, auth, load::Merge};
@@ -288,6 +289,10 @@ fn one_credential(config: &Config, merge: &mut Merge) {
                 &["elasticsearch.password", "elasticsearch.username"],
                 "a password without a user; give elasticsearch.username",
             );
+        }
+        (None, None, Some(key)) if !key.expose_secret().bytes().all(|byte| byte.is_ascii_graphic()) => {
+            let message = "holds a space, a line end or a character that is not ASCII; give `encoded` as Elasticsearch answered it";
+            merge.refuse(&["elasticsearch.api_key"], message);
         }
         (Some(_), Some(_), None) | (None, None, _) => {}
     }

@@ -9,9 +9,8 @@
 //! is loud about it.
 
 use std::{
-    collections::HashMap,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -23,7 +22,7 @@ use axum::{
 };
 use chrono::Utc;
 
-use super::{body, problem_and_close, server::Peer};
+use super::{body, complaints::Complaints, problem_and_close, server::Peer};
 use crate::{
     auth::{Caller, Credentials, Denied, Reason, Scope},
     telemetry::metric,
@@ -33,10 +32,6 @@ use crate::{
 const REFUSED_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// For how long.
 const REFUSED_TIME_MAX: Duration = Duration::from_secs(2);
-/// One line for each address and reason in this time.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
-/// Addresses and reasons that are remembered; beyond it they share one line.
-const COMPLAINTS_MAX: usize = 1024;
 
 /// Who is let in, and what was said about those who were not.
 #[derive(Debug, Clone)]
@@ -109,7 +104,7 @@ pub(super) async fn ask(
         }
         Err(denied) => {
             metric::auth_failures(denied.reason.name(), 1);
-            asking.guard.complaints.tell(&denied, asking.scope, address.ip());
+            complain(&asking.guard.complaints, &denied, asking.scope, address.ip());
             refuse(request, denied.reason).await
         }
     }
@@ -132,99 +127,17 @@ async fn refuse(request: Request, reason: Reason) -> Response {
     response
 }
 
-/// What was said lately, so that a flood of refused requests does not become a flood of lines.
-#[derive(Debug, Default)]
-struct Complaints {
-    told: Mutex<HashMap<(IpAddr, &'static str), Told>>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Told {
-    at: Instant,
-    silent: u64,
-}
-
-impl Complaints {
-    fn tell(&self, denied: &Denied, scope: Scope, address: IpAddr) {
-        let Some(silent) = self.due(denied.reason, address, Instant::now()) else {
-            return;
-        };
-        tracing::error!(
-            source.address = %address,
-            auth.reason = denied.reason.name(),
-            auth.scope = scope.name(),
-            auth.detail = denied.detail,
-            auth.token = denied.token.as_deref().unwrap_or("not known"),
-            requests_before = silent,
-            "a request was refused for its credential; Vector drops its batch on that unless its retry_strategy names 401 and 403"
-        );
-    }
-
-    /// Whether a line is due, and for how many requests like this there was none.
-    fn due(&self, reason: Reason, address: IpAddr, now: Instant) -> Option<u64> {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_old = |told: &Told| now.duration_since(told.at) >= COMPLAIN_EVERY;
-        let mut key = (address, reason.name());
-        if told.len() >= COMPLAINTS_MAX && !told.contains_key(&key) {
-            told.retain(|_, told| !is_old(told));
-            if told.len() >= COMPLAINTS_MAX {
-                key = (IpAddr::from([0, 0, 0, 0]), reason.name());
-            }
-        }
-        match told.get_mut(&key) {
-            Some(told) if !is_old(told) => {
-                told.silent += 1;
-                None
-            }
-            before => {
-                let silent = before.map_or(0, |told| told.silent);
-                told.insert(key, Told { at: now, silent: 0 });
-                Some(silent)
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_flood_is_one_line_and_the_next_says_how_many_there_were() {
-        let complaints = Complaints::default();
-        let (one, other) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
-        let start = Instant::now();
-        assert_eq!(complaints.due(Reason::Unknown, one, start), Some(0));
-        for _ in 0..5 {
-            assert_eq!(complaints.due(Reason::Unknown, one, start), None);
-        }
-        assert_eq!(
-            complaints.due(Reason::Unknown, other, start),
-            Some(0),
-            "another address"
-        );
-        assert_eq!(complaints.due(Reason::Expired, one, start), Some(0), "another reason");
-        let later = start + COMPLAIN_EVERY;
-        assert_eq!(complaints.due(Reason::Unknown, one, later), Some(5));
-        assert_eq!(complaints.due(Reason::Unknown, one, later), None);
-    }
-
-    #[test]
-    fn many_addresses_take_no_more_memory_and_share_a_line() {
-        let complaints = Complaints::default();
-        let start = Instant::now();
-        let mut lines = 0;
-        for number in 0..10_000_u32 {
-            let address = IpAddr::from(number.to_be_bytes());
-            lines += u32::from(complaints.due(Reason::Missing, address, start).is_some());
-        }
-        assert!(complaints.told.lock().unwrap().len() <= COMPLAINTS_MAX + 1);
-        assert!(lines <= 1025, "{lines} lines");
-        let later = start + COMPLAIN_EVERY;
-        assert_eq!(
-            complaints.due(Reason::Missing, IpAddr::from([99, 0, 0, 1]), later),
-            Some(0)
-        );
-        assert_eq!(complaints.told.lock().unwrap().len(), 1, "what is old is forgotten");
-    }
+fn complain(complaints: &Complaints, denied: &Denied, scope: Scope, address: IpAddr) {
+    let Some(silent) = complaints.due(denied.reason.name(), address, Instant::now()) else {
+        return;
+    };
+    tracing::error!(
+        source.address = %address,
+        auth.reason = denied.reason.name(),
+        auth.scope = scope.name(),
+        auth.detail = denied.detail,
+        auth.token = denied.token.as_deref().unwrap_or("not known"),
+        requests_before = silent,
+        "a request was refused for its credential; Vector drops its batch on that unless its retry_strategy names 401 and 403"
+    );
 }

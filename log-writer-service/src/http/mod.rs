@@ -9,6 +9,7 @@
 mod access;
 mod ask;
 mod body;
+mod complaints;
 mod heard;
 mod ingest;
 mod server;

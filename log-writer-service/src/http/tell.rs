@@ -1,13 +1,18 @@
 //! What the service tells: health, readiness, metrics, status, and what is wrong with a URL.
 
+use std::{net::SocketAddr, sync::LazyLock, time::Instant};
+
 use axum::{
     Json,
-    extract::State,
+    extract::{ConnectInfo, State},
     http::{StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
 
-use super::{AppState, problem};
+use super::{AppState, complaints::Complaints, problem};
+
+/// Characters of an unknown path that the log shows.
+const PATH_SHOWN_MAX: usize = 200;
 
 /// Alive: always 200. Vector's health check takes no other status.
 pub(super) async fn health() -> Response {
@@ -56,8 +61,12 @@ pub(super) async fn root() -> Response {
 }
 
 /// No such path.
-pub(super) async fn unknown_path(uri: Uri) -> Response {
-    tracing::warn!(path = %uri.path(), "a request to an unknown path was answered 404; Vector drops its batch on that by default");
+pub(super) async fn unknown_path(ConnectInfo(address): ConnectInfo<SocketAddr>, uri: Uri) -> Response {
+    static TOLD: LazyLock<Complaints> = LazyLock::new(Complaints::default);
+    if let Some(silent) = TOLD.due("unknown path", address.ip(), Instant::now()) {
+        let path: String = uri.path().chars().take(PATH_SHOWN_MAX).collect();
+        tracing::warn!(source.address = %address.ip(), path, requests_before = silent, "a request to an unknown path was answered 404; Vector drops its batch on that by default");
+    }
     problem(
         StatusCode::NOT_FOUND,
         "unknown_path",
