@@ -211,7 +211,7 @@ const SINGLE_MISTAKES: &[(&str, &str, &str)] = &[
     ("listen", "x", "did you mean `http.listen`?"),
     ("delivery.urls", "x", "did you mean `elasticsearch.urls`?"),
     ("htpp.listen", "x", "did you mean `http.listen`?"),
-    ("colour", "x", "the sections are http, auth, tls, events"),
+    ("colour", "x", "the sections are http, auth, auth.jwt, tls, events"),
 ];
 
 #[test]
