@@ -94,13 +94,14 @@ impl Stage {
         .await;
     }
 
-    /// What somebody who reads the status is told, while nothing can be committed.
-    pub(crate) async fn until_not_ready(&self) -> String {
-        let status = self
-            .service
-            .until_status("the service to be not ready", |status| status["ready"] == false)
+    /// Waits until somebody who reads the status is told that nothing can be committed, and why.
+    pub(crate) async fn until_not_ready(&self, told: &str) {
+        let what = format!("the service to be not ready because of `{told}`");
+        self.service
+            .until_status(&what, |status| {
+                status["ready"] == false && status["problem"].as_str().is_some_and(|problem| problem.contains(told))
+            })
             .await;
-        status["problem"].as_str().expect("why it is not ready").to_owned()
     }
 
     pub(crate) async fn letters(&self) -> Vec<DeadLetterRow> {

@@ -248,7 +248,7 @@ async fn a_request_whose_transaction_does_not_end_is_answered_at_its_deadline_an
     let answer = stage.service.send(&request).await;
     let waited = begun.elapsed();
     assert_eq!(answer.status, 503, "{}", answer.text());
-    assert!(answer.text().contains("did not end in time"), "{}", answer.text());
+    assert!(stage.service.log().contains("did not end in time"), "the log says why");
     assert!(waited < LONGEST, "{waited:?}");
     let inflight = async || {
         stage.service.status().await["inflight"]["bytes"]
@@ -280,10 +280,7 @@ async fn the_status_is_answered_within_a_second_and_names_what_is_not_known() {
         let status = stage.service.status().await;
         assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
         assert_eq!(status["books"], Value::Null, "{status}");
-        assert!(
-            status["unknown"].to_string().contains("read books and backlog"),
-            "{status}"
-        );
+        assert!(status["unknown"].to_string().contains("books"), "{status}");
         assert!(
             status["postgres"]["postgres_version"].is_string(),
             "the rest is known: {status}"

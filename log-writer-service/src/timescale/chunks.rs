@@ -5,11 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::{PgConnection, Row};
+use sqlx::{Executor as _, PgConnection, Row};
 
 use super::{
     error::StoreError,
-    write::{CommitMode, Part},
+    write::{CommitMode, Part, begin},
 };
 use crate::event::Timestamp;
 
@@ -60,6 +60,8 @@ impl Chunks {
         mode: &CommitMode,
     ) -> Result<(), StoreError> {
         let attempted = "make a chunk ahead";
+        // With the limits of the batch: PostgreSQL ends it too, if nobody waits for it any more.
+        begin(connection, mode).await?;
         let row = sqlx::query(
             "select (extract(epoch from range_start) * 1000000)::bigint as first,
                (extract(epoch from range_end) * 1000000)::bigint as after
@@ -67,9 +69,13 @@ impl Chunks {
         )
         .bind(time.0)
         .bind(i64::try_from(mode.lock_timeout.as_millis().max(1)).unwrap_or(i64::MAX))
-        .fetch_one(connection)
+        .fetch_one(&mut *connection)
         .await
         .map_err(StoreError::during(attempted))?;
+        connection
+            .execute("commit")
+            .await
+            .map_err(StoreError::during(attempted))?;
         let bound = |column| row.try_get(column).map_err(StoreError::during(attempted));
         if self.ranges.len() >= REMEMBERED_MAX {
             self.ranges.clear();

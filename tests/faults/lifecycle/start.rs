@@ -14,13 +14,16 @@ use tokio::{io::AsyncWriteExt as _, net::TcpListener};
 
 use super::{Stores, fresh};
 
-/// Waits until `/ready` says why not, in these words; the log says it too.
+/// Waits until the status says in these words why `/ready` is 503; the log says it too.
 async fn until_unready_because(service: &Service, words: &str) {
-    eventually(&format!("/ready to say `{words}`"), SOON, || async {
-        let answer = service.send(&Request::get("/ready")).await;
-        (answer.status == 503 && unquoted(&answer.text()).contains(words)).then_some(())
-    })
-    .await;
+    service
+        .until_status(&format!("the status to say `{words}`"), |status| {
+            status["problem"]
+                .as_str()
+                .is_some_and(|problem| problem.contains(words))
+        })
+        .await;
+    assert_eq!(service.send(&Request::get("/ready")).await.status, 503);
     assert!(
         unquoted(&service.log()).contains(words),
         "the log does not say `{words}`"
