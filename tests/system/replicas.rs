@@ -1,23 +1,25 @@
 //! Two services on one database: a dead or frozen one's work is taken over, and its return doubles nothing.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use log_writer_tests::{
     conditions::{SOON, eventually},
-    fake_elasticsearch::{Behaviour, Gate},
+    fake_elasticsearch::{Behaviour, FaultOf, Gate, ItemFault},
     service::{Service, Settings},
 };
 
 use crate::{FakeStores, STREAM, fresh};
 
+const LETTERS: &str = "select count(*) from log_writer.dead_letters";
+
+fn settings_of_second(stores: &FakeStores) -> Settings {
+    Settings::new(stores.database.url(), &stores.fake.url(), "default")
+        .set("delivery.lease", "1s")
+        .set("delivery.renew_every", "200ms")
+}
+
 async fn second(stores: &FakeStores) -> Service {
-    let settings = Settings::new(stores.database.url(), &stores.fake.url(), "default");
-    Service::start(
-        settings
-            .set("delivery.lease", "1s")
-            .set("delivery.renew_every", "200ms"),
-    )
-    .await
+    Service::start(settings_of_second(stores)).await
 }
 
 async fn first() -> FakeStores {
@@ -83,6 +85,64 @@ async fn wakes_after_its_lease(deletions_refused: usize) {
     })
     .await;
     stores.assert_delivered_exactly_once(40).await;
+}
+
+/// A replica frozen while it sends four events. Another bulk of them, by whomever, has three refused for good.
+async fn frozen_and_then_refused() -> (FakeStores, Gate) {
+    let stores = first().await;
+    let gate = Gate::new();
+    let refuse: Arc<FaultOf> = Arc::new(|position, _| {
+        (position > 0).then(|| ItemFault::new(400, "document_parsing_exception", "it had no room at that time"))
+    });
+    stores
+        .fake
+        .script([Behaviour::Hold(gate.clone()), Behaviour::PartialFailure(refuse)]);
+    stores.service.ingest(&fresh(4)).await;
+    eventually("the claim to be sent", SOON, || async {
+        (!stores.fake.bulks().is_empty()).then_some(())
+    })
+    .await;
+    stores.service.signal("STOP");
+    (stores, gate)
+}
+
+async fn until_late_bulk_is_applied(stores: &FakeStores, gate: &Gate) {
+    gate.open();
+    eventually("the late bulk to be applied", SOON, || async {
+        (stores.fake.documents(STREAM).len() >= 4).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn documents_of_a_frozen_replica_that_arrive_after_they_were_refused_to_another_take_their_letters_back() {
+    let (stores, gate) = frozen_and_then_refused().await;
+    second(&stores).await.until_delivered().await;
+    assert_eq!(stores.database.number(LETTERS).await, 3);
+    until_late_bulk_is_applied(&stores, &gate).await;
+    stores.service.signal("CONT");
+    eventually("the dead letters to be taken back", SOON, || async {
+        (stores.database.number(LETTERS).await == 0).then_some(())
+    })
+    .await;
+    stores.assert_delivered_exactly_once(4).await;
+}
+
+#[tokio::test]
+async fn documents_of_a_frozen_replica_that_arrive_before_they_are_refused_to_another_get_no_letters() {
+    let (stores, gate) = frozen_and_then_refused().await;
+    let armed = settings_of_second(&stores).failpoints("delivery::before_bulk=1*return(stop)");
+    let other = Service::start(armed).await;
+    other.until_stopped_at("delivery::before_bulk").await;
+    until_late_bulk_is_applied(&stores, &gate).await;
+    // Else it was told that they are there.
+    stores.fake.roll_over(STREAM);
+    other.signal("CONT");
+    other.until_delivered().await;
+    assert_eq!(stores.database.number(LETTERS).await, 0);
+    assert_eq!(stores.fake.documents(STREAM).len(), 4, "no copy in the newer index");
+    stores.service.signal("CONT");
+    stores.assert_delivered_exactly_once(4).await;
 }
 
 #[tokio::test]

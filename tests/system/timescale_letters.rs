@@ -103,9 +103,16 @@ pub(crate) async fn begun(database: &TestDatabase) -> ActionId {
 }
 
 async fn requeue(database: &TestDatabase, ids: &[i64]) -> Requeued {
-    Requeued::requeue(&database.pool, "redriver", begun(database).await, ids, 5_000, 8_000_000)
-        .await
-        .expect("requeued")
+    Requeued::requeue(
+        &database.pool,
+        "redriver",
+        Some(begun(database).await),
+        ids,
+        5_000,
+        8_000_000,
+    )
+    .await
+    .expect("requeued")
 }
 
 #[tokio::test]
@@ -176,7 +183,7 @@ async fn a_letter_whose_event_is_gone_stays_and_many_events_make_several_outbox_
             .expect("deleted");
         transaction.commit().await.expect("committed");
         let action = begun(database).await;
-        let done = Requeued::requeue(&database.pool, "redriver", action, &ids, 2, 8_000_000).await.expect("requeued");
+        let done = Requeued::requeue(&database.pool, "redriver", Some(action), &ids, 2, 8_000_000).await.expect("requeued");
         assert_eq!((done.requeued, done.gone), (3, 1));
         assert_eq!(database.number("select count(*) from log_writer.outbox").await, 2);
         assert_eq!(database.books().await.index_dead_lettered, 1);
@@ -193,7 +200,7 @@ async fn a_letter_whose_event_is_gone_stays_and_many_events_make_several_outbox_
                 .collect();
             settle(database, row, &refused, &[]).await;
         }
-        let done = Requeued::requeue(&database.pool, "redriver", action, &ids, 5_000, 1).await.expect("requeued");
+        let done = Requeued::requeue(&database.pool, "redriver", Some(action), &ids, 5_000, 1).await.expect("requeued");
         assert_eq!((done.requeued, database.number(few_bytes).await), (3, 3), "one large event a row");
     })
     .await;

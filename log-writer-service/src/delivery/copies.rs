@@ -28,7 +28,7 @@ impl Delivery {
         let asked = claim
             .positions(|document| document.is_open() && rows.get(document.row).is_some_and(Claim::may_have_been_sent));
         let copies = self.keep_one_copy(claim, &asked, &indices).await?;
-        claim.write_index = indices.into_iter().next_back();
+        claim.write_index = Some(indices.into_iter().next_back().unwrap_or_default());
         let (in_older, in_newest): (Vec<_>, Vec<_>) = copies
             .iter()
             .flatten()
@@ -90,13 +90,37 @@ impl Delivery {
         Ok(())
     }
 
-    /// Deletes every copy of these documents but the one in the oldest index.
-    pub(super) async fn remove_doubles(&self, claim: &Claim, positions: &[usize]) -> Result<(), SearchError> {
+    /// A refusal is no verdict on a document that is there: an earlier claim that was frozen while it sent may have
+    /// brought it since the look-up. What can't be asked for now stays open.
+    pub(super) async fn check_refusals(&self, claim: &mut Claim) -> Result<(), Halt> {
+        let rows = &claim.rows;
+        let refused = claim.positions(|document| {
+            matches!(document.progress, Progress::Refused(_))
+                && rows
+                    .get(document.row)
+                    .is_some_and(|row| Claim::may_have_been_sent(row) && row.kind != WorkKind::Replace)
+        });
+        match self.remove_doubles(claim, &refused).await {
+            Ok(there) => {
+                set_all(claim, &there, &Progress::Present);
+                Ok(())
+            }
+            Err(error) => {
+                set_all(claim, &refused, &Progress::Open);
+                Err(Halt::Cluster(format!("looking for refused documents: {error}")))
+            }
+        }
+    }
+
+    /// Deletes every copy of these documents but the one in the oldest index; returns those of them that are there.
+    pub(super) async fn remove_doubles(&self, claim: &Claim, positions: &[usize]) -> Result<Vec<usize>, SearchError> {
         if positions.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let indices = self.client.backing_indices(&claim.target).await?;
-        self.keep_one_copy(claim, positions, &indices).await.map(drop)
+        let copies = self.keep_one_copy(claim, positions, &indices).await?;
+        let there = positions.iter().zip(copies).filter(|(_, copy)| copy.is_some());
+        Ok(there.map(|(position, _)| *position).collect())
     }
 
     /// The copy of each document in the oldest index that has one; those in newer indices are deleted.

@@ -72,7 +72,7 @@ pub(super) struct Claim {
     pub(super) target: Arc<str>,
     pub(super) rows: Vec<OutboxRow>,
     pub(super) documents: Vec<Document>,
-    /// The target's write index when its indices were listed; `None` if no look-up was needed.
+    /// The target's write index when its indices were listed, empty if it had none; `None` if no look-up was needed.
     pub(super) write_index: Option<String>,
 }
 

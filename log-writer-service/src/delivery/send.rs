@@ -38,10 +38,11 @@ impl Delivery {
         let sent = self.send_open(claim).await;
         // Whatever ended it: what was created by then may stand in an older index too.
         let checked = self.check_unexpected_copies(claim).await;
+        let asked_again = self.check_refusals(claim).await;
         for row in claim.settled_rows() {
             self.suspects.forget_row(row);
         }
-        sent.and(checked)
+        sent.and(checked).and(asked_again)
     }
 
     async fn send_open(&self, claim: &mut Claim) -> Result<(), Halt> {

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     failpoint::failpoint,
     telemetry::metric,
-    timescale::{ClaimOrder, ClaimRequest, OutboxId, OutboxRow, Settlement, StoreError},
+    timescale::{ClaimOrder, ClaimRequest, OutboxId, OutboxRow, Requeued, Settlement, StoreError},
 };
 
 /// Times that second copies of lost claims are looked for: most of an hour with the pauses of `delivery.retry_max`.
@@ -193,14 +193,19 @@ impl Worker {
     }
 
     /// What was sent for a claim that ended meanwhile may stand in two indices: somebody else has sent it too, and if
-    /// that one has settled it, nobody will look again. So it is tried for long; ends early with the process.
+    /// that one has settled it, nobody will look again. Or it was refused to that one, and has a letter though it is
+    /// there. So it is tried for long; ends early with the process.
     async fn keep_one_copy_of(&self, claim: &Claim, rows: &[OutboxId]) {
         let is_of_them = |document: &Document| claim.rows.get(document.row).is_some_and(|row| rows.contains(&row.id));
         // Documents that are open too: their bulk may have been applied without an answer.
         let sent =
             claim.positions(|document| is_of_them(document) && !matches!(document.progress, Progress::Refused(_)));
         let mut failures = 0;
-        while let Err(error) = self.delivery.remove_doubles(claim, &sent).await {
+        let there = loop {
+            let error = match self.delivery.remove_doubles(claim, &sent).await {
+                Ok(there) => break there,
+                Err(error) => error,
+            };
             failures += 1;
             if failures == REMOVAL_ATTEMPTS {
                 tracing::error!(%error, document.count = sent.len(),
@@ -210,7 +215,46 @@ impl Worker {
             tracing::warn!(%error, document.count = sent.len(),
                 "documents of lost claims can't be checked for second copies now; trying again");
             tokio::time::sleep(self.delivery.gate.pause(failures)).await;
+        };
+        while let Err(reason) = self.take_back_letters_of(claim, &there).await {
+            failures += 1;
+            if failures == REMOVAL_ATTEMPTS {
+                tracing::error!(
+                    reason,
+                    document.count = there.len(),
+                    "could not check documents of lost claims for dead letters; an indexed event may have one: redrive it"
+                );
+                return;
+            }
+            tokio::time::sleep(self.delivery.gate.pause(failures)).await;
         }
+    }
+
+    /// Puts documents that are there into the outbox again where somebody else was refused the same: they are found then,
+    /// and counted as indexed. An error while somebody still works on them, whose verdict is yet to come.
+    async fn take_back_letters_of(&self, claim: &Claim, there: &[usize]) -> Result<(), String> {
+        if there.is_empty() {
+            return Ok(());
+        }
+        let (outbox, limits) = (&self.delivery.outbox, &self.delivery.settings);
+        let held: Vec<_> = claim.rows.iter().map(|row| (row.id, row.attempts)).collect();
+        let otherwise = outbox.claimed_otherwise(&held).await;
+        if otherwise.map_err(|error| error.to_string())? > 0 {
+            return Err("somebody else still sends them".to_owned());
+        }
+        let events = there.iter().filter_map(|position| claim.documents.get(*position));
+        let events: Vec<_> = events
+            .map(|Document { event, .. }| (event.id, event.timestamp, &*event.tenant))
+            .collect();
+        let events_max = usize::try_from(limits.claim_events_max).unwrap_or(usize::MAX);
+        let bytes_max = limits.claim_bytes_max;
+        let requeued = Requeued::requeue_indexed(outbox.pool(), &self.name, &events, events_max, bytes_max).await;
+        match requeued.map_err(|error| error.to_string())? {
+            0 => {}
+            count => tracing::info!(target.name = %claim.target, document.count = count,
+                "documents that had been refused to another replica are there; their dead letters are taken back"),
+        }
+        Ok(())
     }
 
     fn report(&self, claim: &Claim, settlements: &[Settlement], begun: Instant) {

@@ -135,6 +135,25 @@ impl Outbox {
         &self.pool
     }
 
+    /// How many of these rows are under a claim other than these, each a row and its attempts.
+    ///
+    /// # Errors
+    /// As any query.
+    pub async fn claimed_otherwise(&self, claims: &[(OutboxId, i32)]) -> Result<i64, StoreError> {
+        let ids: Vec<i64> = claims.iter().map(|(id, _)| id.0).collect();
+        let attempts: Vec<i32> = claims.iter().map(|(_, attempts)| *attempts).collect();
+        sqlx::query_scalar(
+            "select count(*) from log_writer.outbox o
+             join unnest($1::bigint[], $2::integer[]) as c (id, attempts) on c.id = o.id and c.attempts <> o.attempts
+             where o.claimed_by is not null",
+        )
+        .bind(ids)
+        .bind(attempts)
+        .fetch_one(&self.pool)
+        .await
+        .map_err(StoreError::during("look for other claims"))
+    }
+
     /// An idle connection for COPY, or a new one. Dropped and not kept, it is closed.
     pub(super) async fn reader(&self) -> Result<PgConnection, StoreError> {
         let timeout = self.pool.options().get_acquire_timeout();

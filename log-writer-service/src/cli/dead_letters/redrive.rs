@@ -207,7 +207,7 @@ impl Work<'_> {
         let mut attempt = 1;
         let done = loop {
             let (events_max, bytes_max) = (database.batch_rows_max, database.batch_bytes_max);
-            match Requeued::requeue(self.pool, &self.name, action, &ids, events_max, bytes_max).await {
+            match Requeued::requeue(self.pool, &self.name, Some(action), &ids, events_max, bytes_max).await {
                 Err(error) if passes(&error, attempt) => attempt += 1,
                 done => break done?,
             }

@@ -9,9 +9,12 @@
 //! What becomes of the event is the settlement's to record: a refusal raises the letter's attempts and unmarks it, anything
 //! else removes the letter.
 
+use chrono::{DateTime, Utc};
 use sqlx::{PgPool, Row};
+use uuid::Uuid;
 
 use crate::{
+    event::Timestamp,
     failpoint::failpoint,
     timescale::{
         audit::{self, ActionId, ActionOutcome},
@@ -30,7 +33,8 @@ pub struct Requeued {
 }
 
 impl Requeued {
-    /// Puts the events of these letters into the outbox again, in one transaction, as a part of the action.
+    /// Puts the events of these letters into the outbox again, in one transaction, as a part of the action if somebody asked
+    /// for it.
     ///
     /// Outbox rows hold at most `events_max` events and about `bytes_max` bytes. Letters that are gone, of another stage, or
     /// in the outbox again already count nowhere.
@@ -43,7 +47,7 @@ impl Requeued {
     pub async fn requeue(
         pool: &PgPool,
         worker: &str,
-        action: ActionId,
+        action: Option<ActionId>,
         ids: &[i64],
         events_max: usize,
         bytes_max: usize,
@@ -67,7 +71,9 @@ impl Requeued {
             };
             books::add_to_books(&mut transaction, worker, &books).await?;
         }
-        audit::progress(&mut *transaction, action, requeued, ActionOutcome::Running).await?;
+        if let Some(action) = action {
+            audit::progress(&mut *transaction, action, requeued, ActionOutcome::Running).await?;
+        }
         failpoint!("requeue::before_commit");
         transaction.commit().await.map_err(StoreError::during(attempted))?;
         failpoint!("requeue::after_commit");
@@ -75,5 +81,33 @@ impl Requeued {
             requeued,
             gone: locked - requeued,
         })
+    }
+
+    /// The same for events by id, time and tenant that have a letter though Elasticsearch has them: the next claim finds them.
+    ///
+    /// # Errors
+    /// As [`Requeued::requeue`].
+    pub async fn requeue_indexed(
+        pool: &PgPool,
+        worker: &str,
+        events: &[(Uuid, Timestamp, &str)],
+        events_max: usize,
+        bytes_max: usize,
+    ) -> Result<i64, StoreError> {
+        let ids: Vec<Uuid> = events.iter().map(|(id, ..)| *id).collect();
+        let times: Vec<DateTime<Utc>> = events.iter().map(|(_, time, _)| (*time).into()).collect();
+        let tenants: Vec<&str> = events.iter().map(|(.., tenant)| *tenant).collect();
+        let letters: Vec<i64> = sqlx::query_scalar(include_str!("../sql/letters_of_events.sql"))
+            .bind(ids)
+            .bind(times)
+            .bind(tenants)
+            .fetch_all(pool)
+            .await
+            .map_err(StoreError::during("look for dead letters of events"))?;
+        if letters.is_empty() {
+            return Ok(0);
+        }
+        let done = Self::requeue(pool, worker, None, &letters, events_max, bytes_max).await?;
+        Ok(done.requeued)
     }
 }
