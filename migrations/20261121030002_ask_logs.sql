@@ -46,6 +46,8 @@ begin
      and p_user_id is null and p_correlation_id is null and p_trace_id is null then
     v_start := now() - interval '1 hour';
   end if;
+  -- First, so that no other condition is looked at for another tenant's event.
+  if p_tenant is not null then q := q || ' and l.tenant = $7'; end if;
   if v_start is not null then q := q || ' and l."timestamp" >= $10'; end if;
   if p_end_time is not null then q := q || ' and l."timestamp" < $11'; end if;
   if p_before is not null then
@@ -62,7 +64,6 @@ begin
   if p_user_id is not null then q := q || ' and l.user_id = $4'; end if;
   if p_correlation_id is not null then q := q || ' and l.correlation_id = $5'; end if;
   if p_trace_id is not null then q := q || ' and l.trace_id = any(array[$6, lower($6)])'; end if;
-  if p_tenant is not null then q := q || ' and l.tenant = $7'; end if;
   if p_tags is not null then q := q || ' and l.tags @> $8'; end if;
   if p_fields is not null then q := q || ' and l.fields @> $9'; end if;
   if p_query is not null then q := q || ' and l.message ilike $1'; end if;

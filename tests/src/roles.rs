@@ -36,6 +36,18 @@ impl Roles {
         roles
     }
 
+    /// Lets a tenant in, as the document says; URL of its role.
+    ///
+    /// # Panics
+    /// If anything of it fails.
+    pub async fn let_tenant_in(&self) -> String {
+        for statement in &documented_sql()[2] {
+            run_as_admin(&self.names.in_place_of_printed(statement)).await;
+        }
+        self.run(&self.owner_url(), &documented_sql()[3]).await;
+        self.url_of("acme_reader")
+    }
+
     /// The first half of it: roles and an empty database.
     pub async fn before_migrating() -> Self {
         let names = Names(random_word());
@@ -117,7 +129,13 @@ impl Roles {
     }
 }
 
-const ROLES: [&str; 4] = ["log_writer_owner", "log_writer_ingest", "log_reader", "log_auditor"];
+const ROLES: [&str; 5] = [
+    "log_writer_owner",
+    "log_writer_ingest",
+    "log_reader",
+    "log_auditor",
+    "acme_reader",
+];
 
 impl Names {
     fn of(&self, printed: &str) -> String {

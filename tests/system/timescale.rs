@@ -26,4 +26,5 @@ mod timescale_questions;
 mod timescale_roles;
 mod timescale_search;
 mod timescale_stats;
+mod timescale_tenants;
 mod timescale_vanished;

@@ -125,6 +125,12 @@ async fn migrate_locked(connection: &mut PgConnection, settings: &Database) -> R
         "select log_writer.apply_rights()",
     )
     .await?;
+    execute(
+        connection,
+        "make the functions of tenants' roles anew",
+        "select log_writer.remake_tenant_schemas()",
+    )
+    .await?;
     audit::set_retention(connection, settings.audit_retention).await?;
     if !applied.is_empty() {
         let (actor, target) = (audit::Actor::of_process(), serde_json::json!({ "applied": applied }));
