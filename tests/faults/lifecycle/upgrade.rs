@@ -1,7 +1,7 @@
 //! Replicas exchanged one after the other under load, and a schema that a newer version has gone over.
 //!
-//! With `LOG_WRITER_OLD_BINARY` (`make upgrade-check`) the rolling restart begins with that version, goes on to this one, and
-//! back; without it, it is this version throughout.
+//! With `LOG_WRITER_OLD_BINARY` the rolling restart begins with that version, goes on to this one, back, and forward
+//! again; without it, it is this version throughout.
 
 use std::{
     net::SocketAddr,
@@ -104,6 +104,8 @@ async fn replicas_exchanged_under_load_lose_and_double_nothing() {
     roll(&mut replicas, &new, &load).await;
     // And back: nothing of what the new one did is undone.
     roll(&mut replicas, &old.set("database.migrate_on_start", "false"), &load).await;
+    // And forward again, over a schema that is there already.
+    roll(&mut replicas, &new, &load).await;
     load.is_over.store(true, Ordering::Relaxed);
     for sender in senders {
         sender.await.expect("no sender panics");
@@ -118,7 +120,7 @@ async fn replicas_exchanged_under_load_lose_and_double_nothing() {
         println!(
             "rolling restart{}: {requests} requests, {} resends, at most {worst} attempts for one, 0 lost, 0 doubled",
             if old_binary.is_some() {
-                " from the old version to this one and back"
+                " from the old version to this one, back and forward again"
             } else {
                 ""
             },
