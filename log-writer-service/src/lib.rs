@@ -3,8 +3,8 @@
 //!
 //! The modules in the order of an event's way (docs/ARCHITECTURE.md): [`http`] takes the request, [`wire`] cuts it into raw
 //! events, [`event`] normalises them, [`ingest`] groups requests and commits them through [`timescale`], [`delivery`] reads
-//! them back and hands them to [`elasticsearch`]. [`ask`] answers questions about what is stored. [`app`] puts the parts
-//! together.
+//! them back and hands them to [`elasticsearch`]. [`ask`] answers questions about what is stored, [`verify`] compares both
+//! stores. [`app`] puts the parts together.
 
 pub mod app;
 pub mod ask;
@@ -22,4 +22,5 @@ pub mod shutdown;
 pub mod targets;
 pub mod telemetry;
 pub mod timescale;
+pub mod verify;
 pub mod wire;

@@ -2,7 +2,8 @@
 //!
 //! `crash_points`: the process ends at every failpoint in turn. `conservation`: everything goes wrong at random, from a
 //! seed. `stalls`: what stops one request must not stop the others. `gone_wrong`: rights and schema that cost no event.
-//! `clocks`: replicas whose time of day is wrong. `lifecycle`: start, stop and upgrade.
+//! `clocks`: replicas whose time of day is wrong. `lifecycle`: start, stop and upgrade. `verify`: both stores
+//! compared and repaired.
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -16,3 +17,4 @@ mod gone_wrong;
 mod lifecycle;
 mod stage;
 mod stalls;
+mod verify;

@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Module → modules of the service that it may import, besides itself and `config`.
-const MAY_IMPORT: [(&str, &[&str]); 12] = [
+const MAY_IMPORT: [(&str, &[&str]); 13] = [
     ("event", &[]),
     ("auth", &[]),
     ("wire", &["event"]),
@@ -26,6 +26,7 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
         &["timescale", "elasticsearch", "event", "shutdown", "telemetry"],
     ),
     ("ask", &["timescale", "elasticsearch", "event"]),
+    ("verify", &["timescale", "elasticsearch", "event"]),
     ("http", &["ask", "auth", "ingest", "timescale", "event", "telemetry"]),
     (
         "cli",
@@ -38,6 +39,7 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
             "elasticsearch",
             "event",
             "telemetry",
+            "verify",
         ],
     ),
 ];

@@ -38,6 +38,7 @@ use crate::{
         summary,
     },
     timescale::{self, Monitor, Outbox, StoreError, StoreErrorKind},
+    verify::Verifier,
 };
 
 /// Pauses between attempts to prepare the database: the first, doubled up to the last.
@@ -184,6 +185,14 @@ fn targets_of(config: &Config) -> anyhow::Result<Targets> {
 pub fn redecoder(config: &Config) -> anyhow::Result<Redecoder> {
     let targets = config.elasticsearch.enabled.then(|| targets_of(config)).transpose()?;
     Ok(Redecoder::new(config, targets)?)
+}
+
+/// What compares both stores, as the service names what it writes.
+///
+/// # Errors
+/// If the configuration names no usable stores or targets.
+pub fn verifier(config: &Config) -> anyhow::Result<Verifier> {
+    Ok(Verifier::new(config, targets_of(config)?)?)
 }
 
 fn mirror_probe(delivery: Option<Arc<Delivery>>) -> MirrorProbe {

@@ -1,7 +1,8 @@
 //! The commands of the one binary: arguments, exit codes, what is said when something cannot be done.
 //!
 //! Exit code 0: done; 1: it did not work, the reason is on standard error; 2: mistakes in the arguments or the
-//! configuration, all of them on standard error. Standard output has only what a command was asked for.
+//! configuration, all of them on standard error (`verify` has its own codes). Standard output has only what a command
+//! was asked for.
 
 mod audit;
 mod bootstrap;
@@ -16,6 +17,7 @@ mod serve;
 mod table;
 mod token;
 mod unreachable;
+mod verify;
 
 use std::{
     fmt::Display,
@@ -82,6 +84,8 @@ enum Command {
     Healthcheck(healthcheck::Arguments),
     /// Answers agents by the Model Context Protocol over standard input and output
     Mcp,
+    /// Compares both stores, and repairs Elasticsearch if asked; exit code 0: equal, 1: different, 2: not compared
+    Verify(verify::Arguments),
     /// Makes tokens and hashes for the file that `auth.tokens_file` names
     #[command(subcommand)]
     Token(token::Command),
@@ -100,13 +104,20 @@ pub fn run() -> ExitCode {
         Some(Command::Mcp) => mcp::run(&given),
         Some(Command::Migrate) => migrate::run(&given),
         Some(Command::Bootstrap(arguments)) => arguments.run(&given),
+        Some(Command::Verify(arguments)) => match arguments.run(&given) {
+            Ok(true) => return ExitCode::SUCCESS,
+            Ok(false) => return ExitCode::FAILURE,
+            Err(error) => {
+                tell(&error);
+                return ExitCode::from(MISTAKES);
+            }
+        },
         Some(Command::Serve) | None => serve::run(&given),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Nobody is left to tell if standard error is closed.
-            writeln!(io::stderr(), "{}", message(&error)).ok();
+            tell(&error);
             if error.is::<Report>() {
                 ExitCode::from(MISTAKES)
             } else {
@@ -114,6 +125,11 @@ pub fn run() -> ExitCode {
             }
         }
     }
+}
+
+/// Nobody is left to tell if standard error is closed.
+fn tell(error: &anyhow::Error) {
+    writeln!(io::stderr(), "{}", message(error)).ok();
 }
 
 /// The error with its causes; a cause that its consequence quotes is not said twice.

@@ -18,6 +18,11 @@ impl DocumentId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// One that Elasticsearch named.
+    pub(super) fn found(id: String) -> Self {
+        Self(id)
+    }
 }
 
 impl fmt::Display for DocumentId {

@@ -10,6 +10,7 @@
 mod bootstrap;
 mod bulk_request;
 mod bulk_response;
+mod census;
 mod client;
 mod compare;
 mod document;
@@ -32,6 +33,7 @@ pub use bootstrap::{BootstrapMode, BootstrapReport, ObjectReport, ObjectState, b
 pub use bulk_request::BulkBody;
 #[cfg(any(test, feature = "targets"))]
 pub(crate) use bulk_response::read_answer;
+pub use census::{FoundDocument, Range, SummedBucket};
 pub use client::{Client, ClusterInfo};
 pub use document::DocumentWriter;
 pub use document_id::{DocumentId, document_id};

@@ -3,7 +3,10 @@
 //! The name is fixed when the event is committed. Only tenants that the configuration knows come here, but the name is
 //! made safe all the same: nothing in a tenant can lead to another index.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use chrono::{DateTime, Datelike as _, Utc};
 
@@ -97,6 +100,16 @@ impl Targets {
             (Naming::Monthly, Some(tenant)) => Some(format!("{}*", self.prefix(tenant))),
             (Naming::Monthly, None) => None,
         }
+    }
+
+    /// Everything that is written for the tenants of the configuration and these.
+    pub fn all<'a>(&self, tenants: impl IntoIterator<Item = &'a str>) -> String {
+        self.searched(None).unwrap_or_else(|| {
+            let searched = |tenant: &str| self.searched(Some(tenant));
+            let mut names: BTreeSet<String> = self.known.keys().filter_map(|tenant| searched(tenant)).collect();
+            names.extend(tenants.into_iter().filter_map(searched));
+            Vec::from_iter(names).join(",")
+        })
     }
 
     fn prefix(&self, tenant: &str) -> String {

@@ -10,6 +10,7 @@ mod audit;
 mod batch;
 mod bisect;
 mod books;
+mod census;
 mod chunks;
 mod claim;
 mod clock;
@@ -45,6 +46,7 @@ pub use self::{
     annotations::{annotate, forget_annotated, requeue_annotated},
     audit::{ActionId, ActionOutcome, Actor, AuditFilter, AuditRow, end, progress, purge_audit, record},
     books::Books,
+    census::{Again, Census, CountedBucket, Standing},
     claim::{ClaimOrder, ClaimRequest},
     clock::Clock,
     committer::Committer,

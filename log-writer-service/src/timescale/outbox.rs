@@ -32,6 +32,15 @@ pub enum WorkKind {
 }
 
 impl WorkKind {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Redrive => "redrive",
+            Self::Repair => "repair",
+            Self::Replace => "replace",
+        }
+    }
+
     fn from_column(kind: &str) -> Self {
         match kind {
             "redrive" => Self::Redrive,

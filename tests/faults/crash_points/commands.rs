@@ -1,4 +1,4 @@
-//! What changes a store as a whole: migration, bootstrap, and dead letters that are tried again.
+//! What changes a store as a whole: migration, bootstrap, dead letters that are tried again, and repair.
 
 use std::panic::AssertUnwindSafe;
 
@@ -153,6 +153,26 @@ async fn a_redrive_of_stored_events_that_dies_delivers_them_once() {
         let done = redrive(&sender.settings).await;
         assert!(done.status.success(), "{point}: {done:?}");
         sender.forget_letters();
+        sender.assert_nothing_lost_or_doubled().await;
+    }
+}
+
+#[tokio::test]
+async fn a_repair_that_dies_brings_back_once_what_was_missing() {
+    let mut sender = Sender::start().await;
+    let tenant = sender.stream.tenant.clone();
+    let repair = ["verify", "--repair", "--tenant", &tenant];
+    for point in ["verify::before_commit", "verify::after_commit"] {
+        sender.deliver(Kind::Plain).await;
+        sender.assert_nothing_lost_or_doubled().await;
+        for document in sender.stream.search.documents(&sender.stream.name()).await {
+            let path = format!("/{}/_doc/{}?refresh=true", document.index, document.id);
+            sender.stream.search.ok("DELETE", &path, None).await;
+        }
+        let armed = sender.settings.clone().failpoints(&dies_at(point, 0));
+        assert_died_at(&run_command(&repair, &armed).await, point);
+        let done = run_command(&repair, &sender.settings).await;
+        assert!(matches!(done.status.code(), Some(0 | 1)), "{point}: {done:?}");
         sender.assert_nothing_lost_or_doubled().await;
     }
 }
