@@ -1,6 +1,6 @@
 # The two commands that do everything are `make run` and `make test`; the scripts behind them are in dev/.
 
-.PHONY: help run test faults fuzz up down env psql clean-stack
+.PHONY: help run demo test bench-sql faults fuzz up down env psql clean-stack
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
@@ -10,6 +10,9 @@ help: ## this list
 run: ## starts TimescaleDB, Elasticsearch and the service on port 8080; Ctrl-C stops them
 	@dev/stack.sh run
 
+demo: ## sends a week of a shop's logs, incidents included, to what `make run` runs; what to ask: docs/SQL.md
+	@cargo run --quiet --release -p log-writer-tests --bin log-demo -- --url "$$(dev/stack.sh env | sed -n 's/^LOG_WRITER_URL=//p')"
+
 test: ## starts servers of its own, runs every check and test, stops them
 	@dev/test.sh
 
@@ -18,6 +21,11 @@ faults: ## the fault suite, then RUNS=100 runs with faults drawn from SEED, on s
 
 fuzz: ## looks for input that breaks a promise: FUZZ_SECONDS=300 for each target, FUZZ_TARGETS="split copy"
 	@dev/fuzz.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)
+
+bench-sql: ## times the questions on ROWS=20000000 events in a server of its own: ROOT=… for another TimescaleDB
+	@dev/bench-sql.sh $(ROWS)
+
+bench-sql: ROWS ?= 20000000
 
 fuzz: FUZZ_SECONDS ?= 300
 

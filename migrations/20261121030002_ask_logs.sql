@@ -109,6 +109,32 @@ comment on function public.log_stats_source is
   'Used by the other functions: log_stats_1m up to a day, log_stats_1h up to 60 days, then log_stats_1d; a window begins '
   'with a whole bucket.';
 
+-- The counts of a span of minutes as SQL: whole hours that have ended from the hours, the minutes around them from the minutes.
+-- A day of minutes is ten thousands of rows with a histogram each, a day of hours hundreds.
+create function public.log_stats_span(p_from timestamptz, p_to timestamptz default null) returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $f$
+declare
+  columns constant text := 'bucket, tenant, service, level, events, errors, durations, duration_sum, duration_max, duration_histogram, first_seen, last_seen';
+  -- An hour is counted as such when it and the next have ended: until then its minutes are nearer to now.
+  v_first timestamptz := date_trunc('hour', p_from + interval '59 minutes 59.999999 seconds', 'UTC');
+  v_last timestamptz := date_trunc('hour', least(coalesce(p_to, now()), now() - interval '1 hour'), 'UTC');
+  v_end text := case when p_to is null then '' else format(' and bucket < %L', p_to) end;
+begin
+  if v_last <= v_first + interval '1 hour' then
+    return format('(select %s from public.log_stats_1m where bucket >= %L%s)', columns, p_from, v_end);
+  end if;
+  return format('(select %1$s from public.log_stats_1m where bucket >= %2$L and bucket < %3$L
+    union all select %1$s from public.log_stats_1h where bucket >= %3$L and bucket < %4$L
+    union all select %1$s from public.log_stats_1m where bucket >= %4$L%5$s)', columns, p_from, v_first, v_last, v_end);
+end
+$f$;
+comment on function public.log_stats_span is
+  'Used by the other functions: SQL that reads the counts from one minute to another, by whole hours where it can.';
+insert into log_writer.rights (access, object, privileges)
+select access, 'function public.log_stats_span', privileges from log_writer.rights where object = 'function public.log_stats_source';
+
 create function public.get_error_stats(p_window interval default interval '1 hour', p_tenant text default null)
 returns table (
   service text, errors bigint, total bigint, error_rate double precision, distinct_messages bigint, users bigint,
@@ -121,7 +147,12 @@ as $f$
 #variable_conflict use_column
 declare
   s record := public.log_stats_source(p_window);
+  v_counts text := s.name;
 begin
+  if s.width = interval '1 minute' then
+    v_counts := format('(select * from %s w union all select * from %s b)', public.log_stats_span(s.window_start),
+      public.log_stats_span(s.window_start - p_window, s.window_start));
+  end if;
   return query execute format(
     'with counted as (
        select c.service,
@@ -153,7 +184,7 @@ begin
      left join patterns p on p.service = c.service and p.place = 1
      left join public.log_patterns t on t.tenant = p.tenant and t.pattern = p.pattern
      where c.errors > 0
-     order by c.errors desc, c.service', s.name)
+     order by c.errors desc, c.service', v_counts)
     using s.window_start, s.window_start - p_window, p_tenant;
 end
 $f$;
@@ -224,7 +255,8 @@ begin
        least(public.log_histogram_quantile(h.histogram, 0.95), t.longest),
        least(public.log_histogram_quantile(h.histogram, 0.99), t.longest), t.longest
      from totals t join histograms h on h.service = t.service
-     order by 5 desc, 1', s.name)
+     order by 5 desc, 1',
+    case s.width when interval '1 minute' then public.log_stats_span(s.window_start) else s.name end)
     using s.window_start, p_service, p_tenant;
 end
 $f$;
@@ -435,20 +467,24 @@ as $f$
 #variable_conflict use_column
 declare
   s record := public.log_stats_source(p_window);
+  v_days text;
 begin
   if p_window > interval '1 day' then
     raise exception 'detect_anomalies compares with the same time of earlier days: p_window is at most a day, not %', p_window
       using errcode = '22023';
   end if;
+  -- A part for each day, so that nothing between them is read.
+  select string_agg(format('select %s as day, d.* from %s d', d,
+    public.log_stats_span(s.window_start - d * interval '1 day', s.window_start - d * interval '1 day' + p_window)), ' union all ')
+  into v_days from generate_series(0, least(greatest(p_days, 3), 60)) d;
   return query execute format(
     'with spans as (
-       select d as day, $1 - d * interval ''1 day'' as lower, $2 - d * interval ''1 day'' as upper
-       from generate_series(0, $3) d
+       select d as day from generate_series(0, $2) d
      ), counted as (
-       select w.day, c.service, sum(c.events)::double precision as events, sum(c.errors)::double precision as errors,
+       select c.day, c.service, sum(c.events)::double precision as events, sum(c.errors)::double precision as errors,
          sum(c.duration_sum) / nullif(sum(c.durations), 0) as duration
-       from spans w join %s c on c.bucket >= w.lower and c.bucket < w.upper
-       where c.bucket >= $1 - $3 * interval ''1 day'' and ($5 is null or c.tenant = $5)
+       from (%s) c
+       where $1 is null or c.tenant = $1
        group by 1, 2
      ), known as (
        select service, min(day) filter (where day > 0) is not null as has_past, max(day) as oldest from counted group by 1
@@ -478,9 +514,9 @@ begin
      )
      select x.service, x.measure, x.value, x.usual, x.score, x.days
      from scored x
-     where x.days >= 3 and abs(x.score) >= $4
-     order by abs(x.score) desc, 1, 2', s.name)
-    using s.window_start, s.window_start + p_window, least(greatest(p_days, 3), 60), p_threshold, p_tenant;
+     where x.days >= 3 and abs(x.score) >= $3
+     order by abs(x.score) desc, 1, 2', v_days)
+    using p_tenant, least(greatest(p_days, 3), 60), p_threshold;
 end
 $f$;
 comment on function public.detect_anomalies is

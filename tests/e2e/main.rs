@@ -3,7 +3,7 @@
 //! In the order of an event's way: what is taken and stored (`recordings`, `odd_events`), how requests are answered (`answers`),
 //! when documents can be found (`searchable`) and changed (`replaced`), what a crash or an absent store costs (`crashes`), and what the
 //! service makes of the cluster's templates (`templates`), who gets in (`credentials`, `tls`), what the database's roles may do (`roles`), the other commands
-//! (`commands`), questions about what is stored (`questions`), also by the Model Context Protocol (`agents`), and what
+//! (`commands`), questions about what is stored (`questions`, on a week of logs in `demo`), also by the Model Context Protocol (`agents`), and what
 //! Vector's own programs send (`vector_programs`). `fake_is_real` holds the fake of the system suite to what
 //! the real server does.
 #![expect(
@@ -19,6 +19,7 @@ mod answers;
 mod commands;
 mod crashes;
 mod credentials;
+mod demo;
 mod events;
 mod fake_is_real;
 mod least_rights;

@@ -187,6 +187,7 @@ fn arguments_of(function: &str) -> &'static str {
         "public.get_log_context" => "gen_random_uuid()",
         "public.trace_logs" => "'x'",
         "public.log_stats_source" => "interval '1 hour'",
+        "public.log_stats_span" => "now()",
         "public.log_duration_ms" => "'{}'",
         "public.log_histogram_sum" => "null",
         "public.log_histogram_add" => "null, null",
