@@ -109,6 +109,7 @@ impl Shop {
     }
 
     /// From the gateway to the mail, or to where it fails.
+    #[expect(clippy::too_many_lines, reason = "one story, told in its order")]
     fn request(&mut self, draw: &mut Rng, at: DateTime<Utc>) {
         let user = if draw.u8(..) < 3 {
             USER.to_owned()
