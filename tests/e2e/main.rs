@@ -1,6 +1,6 @@
 //! The real binary between real stores: what it promises, seen from outside.
 //!
-//! In the order of an event's way: what is taken and stored (`recordings`, `odd_events`), how requests are answered (`answers`),
+//! In the order of an event's way: what is taken and stored (`recordings`, `odd_events`), how requests are answered (`answers`) and what they may hold (`memory`),
 //! when documents can be found (`searchable`) and changed (`replaced`), what a crash or an absent store costs (`crashes`), and what the
 //! service makes of the cluster's templates (`templates`), who gets in (`credentials`, `tls`), what the database's roles may do (`roles`), the other commands
 //! (`commands`), questions about what is stored (`questions`, on a week of logs in `demo`), also by the Model Context Protocol (`agents`), and what
@@ -23,6 +23,7 @@ mod demo;
 mod events;
 mod fake_is_real;
 mod least_rights;
+mod memory;
 mod odd_events;
 mod postgres_tls;
 mod questions;

@@ -40,7 +40,7 @@ fn effort(config: &Config, normaliser: &Normaliser, body: &str) -> u64 {
     for content_type in [None, Some("application/json"), Some("application/x-ndjson")] {
         let _around = around(body, content_type, &settings);
         let mut rows = EncodedRows::new();
-        for piece in split(body, content_type, &settings).unwrap_or_default() {
+        for piece in split(body, content_type, &settings, &mut |_| true).unwrap_or_default() {
             if let Piece::Event(raw @ (RawEvent::Object(_) | RawEvent::Value(_) | RawEvent::Text(_))) = piece
                 && let Ok(event) = normaliser.normalise(raw, &arrival)
             {

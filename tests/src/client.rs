@@ -8,7 +8,7 @@ use std::{io, net::SocketAddr, time::Duration};
 use bytes::Bytes;
 use serde_json::Value;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
 };
 
@@ -176,10 +176,10 @@ impl Receipt {
     }
 }
 
-/// One keep-alive connection.
+/// One keep-alive connection, or the half of one that answers are read from.
 #[derive(Debug)]
-pub struct Connection {
-    stream: BufReader<TcpStream>,
+pub struct Connection<S = TcpStream> {
+    stream: BufReader<S>,
 }
 
 impl Connection {
@@ -210,6 +210,14 @@ impl Connection {
     pub async fn send(&mut self, request: &Request) -> io::Result<Answer> {
         self.write(&request.encode()).await?;
         self.answer(request.method == "HEAD").await
+    }
+}
+
+impl<S: AsyncRead + Unpin> Connection<S> {
+    /// Over what stands already.
+    #[must_use]
+    pub fn over(stream: BufReader<S>) -> Self {
+        Self { stream }
     }
 
     /// Reads the next answer.
@@ -258,7 +266,9 @@ pub async fn send(address: SocketAddr, request: &Request) -> io::Result<Answer> 
 }
 
 /// Reads a start line and header lines, names in lower case.
-pub(crate) async fn read_head(stream: &mut BufReader<TcpStream>) -> io::Result<(String, Vec<(String, String)>)> {
+pub(crate) async fn read_head(
+    stream: &mut BufReader<impl AsyncRead + Unpin>,
+) -> io::Result<(String, Vec<(String, String)>)> {
     let start = read_line(stream).await?;
     let mut headers = Vec::new();
     loop {
@@ -273,7 +283,7 @@ pub(crate) async fn read_head(stream: &mut BufReader<TcpStream>) -> io::Result<(
     }
 }
 
-async fn read_line(stream: &mut BufReader<TcpStream>) -> io::Result<String> {
+async fn read_line(stream: &mut BufReader<impl AsyncRead + Unpin>) -> io::Result<String> {
     let mut line = String::new();
     if stream.read_line(&mut line).await? == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());

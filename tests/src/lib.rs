@@ -3,7 +3,7 @@
 //! In the order a test meets them: [`stack`] (a database and a data stream of its own) and [`roles`]
 //! (a database whose service is not its owner), [`fake_elasticsearch`] and
 //! [`proxy`] (faults), [`service`] (the binary as a child process), [`client`] (bytes as they are sent),
-//! [`recordings`] (a real Vector's requests) and [`expectation`] (what must be stored of them), [`conditions`]
+//! [`flood`] (many large bodies at once), [`recordings`] (a real Vector's requests) and [`expectation`] (what must be stored of them), [`conditions`]
 //! (waiting), [`traffic`] (the others meanwhile), then [`rows`], [`search`] and [`invariants`] (what both stores hold). [`conservation`] puts all of it together.
 #![expect(
     clippy::expect_used,
@@ -20,6 +20,7 @@ pub mod conditions;
 pub mod conservation;
 pub mod expectation;
 pub mod fake_elasticsearch;
+pub mod flood;
 pub mod invariants;
 pub mod proxy;
 pub mod recordings;

@@ -229,6 +229,15 @@ impl Drop for Stream {
     }
 }
 
+/// URL of the server of `TEST_DATABASE_URL`, for what makes databases of its own.
+///
+/// # Panics
+/// If the variable is missing.
+#[must_use]
+pub fn database_server() -> String {
+    required("TEST_DATABASE_URL", "a PostgreSQL server with TimescaleDB")
+}
+
 /// The value of a variable that `make test` sets.
 pub(crate) fn required(variable: &str, what: &str) -> String {
     #[expect(

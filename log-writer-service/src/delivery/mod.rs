@@ -58,6 +58,8 @@ pub struct Delivery {
     owner: Uuid,
     /// Claims that are worked on, to be renewed: a row and its attempts.
     claims: Mutex<HashSet<(OutboxId, i32)>>,
+    /// Taken while a claim above `delivery.claim_bytes_max` is worked on: one event that large, and one at a time.
+    oversized: tokio::sync::Mutex<()>,
     /// How long a shutdown waits for a bulk that was sent.
     drain: Duration,
 }
@@ -111,6 +113,7 @@ impl Delivery {
             mirror: parts.mirror,
             owner: Uuid::new_v4(),
             claims: Mutex::default(),
+            oversized: tokio::sync::Mutex::default(),
             drain: parts.drain,
         }
     }

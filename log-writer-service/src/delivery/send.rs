@@ -181,7 +181,8 @@ impl Delivery {
             }
             if body.bytes() > self.limits.bytes && !positions.is_empty() {
                 waiting.push(position);
-                return (body.part(0..positions.len()), positions);
+                body.truncate(positions.len());
+                return (body, positions);
             }
             positions.push(position);
             if is_suspect || positions.len() >= documents_max {

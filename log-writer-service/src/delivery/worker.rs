@@ -132,6 +132,13 @@ impl Worker {
 
     async fn deliver(&self, rows: Vec<OutboxRow>) -> Result<(), StoreError> {
         let delivery = &self.delivery;
+        let bytes: i64 = rows.iter().map(|row| row.bytes).sum();
+        let is_oversized = usize::try_from(bytes).is_ok_and(|bytes| bytes > delivery.settings.claim_bytes_max);
+        let _alone = if is_oversized {
+            Some(delivery.oversized.lock().await)
+        } else {
+            None
+        };
         let events = delivery.outbox.read_back(&rows).await?;
         failpoint!("delivery::after_read_back");
         let Some(mut claim) = Claim::new(rows, events, &delivery.default_tenant) else {

@@ -1,9 +1,9 @@
 //! The body of a `_bulk`: an action line and a document for each event.
 //!
 //! Promises: every line is one line of valid JSON and ends in a newline, so that no document can refuse or shift
-//! another one's place; documents can be sent again in parts without being made again.
+//! another one's place.
 
-use std::{ops::Range, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -98,21 +98,10 @@ impl BulkBody {
         self.lines.len()
     }
 
-    /// Some of the documents, for sending in halves; what lies beyond the end is left out.
-    pub fn part(&self, documents: Range<usize>) -> Self {
-        let start = documents
-            .start
-            .checked_sub(1)
-            .map_or(0, |before| self.ends.get(before).copied().unwrap_or(self.lines.len()));
-        let last = documents.end.min(self.ends.len());
-        let ends = self.ends.get(documents.start..last).unwrap_or_default();
-        let end = ends.last().copied().unwrap_or(start);
-        Self {
-            path: Arc::clone(&self.path),
-            creates: self.creates,
-            lines: Arc::new(self.lines.get(start..end).unwrap_or_default().to_vec()),
-            ends: ends.iter().map(|end| end - start).collect(),
-        }
+    /// Leaves the documents beyond so many out.
+    pub fn truncate(&mut self, documents: usize) {
+        self.ends.truncate(documents);
+        Arc::make_mut(&mut self.lines).truncate(self.ends.last().copied().unwrap_or_default());
     }
 
     /// Whether a 409 says that the document is there, and not that its copy changed.
@@ -211,16 +200,13 @@ mod tests {
         }
 
         #[test]
-        fn parts_are_the_whole(messages in prop::collection::vec("[a-z]{0,9}", 0..8), at in 0_usize..10) {
-            let body = body(Naming::DataStream, &messages);
-            let (first, second) = (body.part(0..at), body.part(at..messages.len()));
-            prop_assert_eq!(first.len() + second.len(), body.len());
-            prop_assert_eq!([first.lines(), second.lines()].concat(), body.lines().to_vec());
-            if at > 0 {
-                // A part can be parted again.
-                let last = first.part(at - 1..at);
-                prop_assert_eq!(last.lines(), body.part(at - 1..at).lines());
-            }
+        fn what_is_left_out_is_the_end(messages in prop::collection::vec("[a-z]{0,9}", 0..8), at in 0_usize..10) {
+            let whole = body(Naming::DataStream, &messages);
+            let mut first = whole.clone();
+            first.truncate(at);
+            let kept = body(Naming::DataStream, messages.get(..at).unwrap_or(&messages));
+            prop_assert_eq!((first.len(), first.lines()), (kept.len(), kept.lines()));
+            prop_assert_eq!(whole.len(), messages.len(), "a clone is left alone");
         }
     }
 }

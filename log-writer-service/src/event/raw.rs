@@ -12,3 +12,13 @@ pub enum RawEvent<'a> {
     /// Any other JSON value (string with its quotes and escapes, number, boolean, null, array) as the sender wrote it.
     Value(&'a str),
 }
+
+impl RawEvent<'_> {
+    /// Its text as it came.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Object(text) | Self::Value(text) => text,
+            Self::Text(text) => text,
+        }
+    }
+}

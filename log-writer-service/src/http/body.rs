@@ -11,6 +11,8 @@ use crate::ingest::{Admission, Reservation};
 
 /// How much of a body that is too large is read on and discarded, as a multiple of the limit: enough for the sender to see its 413.
 const DISCARD_FACTOR: u64 = 4;
+/// What a body without `Content-Length` gets first when it comes in more than one piece.
+const FIRST_BYTES: usize = 64 * 1024;
 
 /// How reading ended.
 #[derive(Debug)]
@@ -19,8 +21,8 @@ pub(super) enum Read {
     Whole(Bytes, Reservation),
     /// Over the limit; what was read of it, and the digest over those bytes.
     TooLarge { bytes: u64, digest: blake3::Hash },
-    /// No memory for it now.
-    Busy,
+    /// No memory for it now; the rest of the body.
+    Busy(Body),
     /// It did not arrive in time.
     Slow,
     /// The connection broke.
@@ -38,7 +40,7 @@ pub(super) async fn read(body: Body, length: Option<u64>, limit: usize, time: Du
         .unwrap_or_default();
     let mut reservation = admission.open();
     if !reservation.grow_to(announced) {
-        return Read::Busy;
+        return Read::Busy(body);
     }
     let mut body = body;
     let mut first = Bytes::new();
@@ -57,25 +59,32 @@ pub(super) async fn read(body: Body, length: Option<u64>, limit: usize, time: Du
             for part in [&first[..], &rest, &data] {
                 seen.add(part);
             }
-            drop((first, rest, data));
+            drop((first, rest, data, reservation));
             return discard(body, seen, limit, deadline).await;
         }
         // Most bodies come in one frame: it is kept as it is.
         if so_far == 0 {
             if !reservation.grow_to(data.len()) {
-                return Read::Busy;
+                return Read::Busy(body);
             }
             first = data;
             continue;
         }
         if !make_room(&mut rest, so_far + data.len(), announced, limit, &mut reservation) {
-            return Read::Busy;
+            return Read::Busy(body);
         }
         rest.extend_from_slice(&first);
         first = Bytes::new();
         rest.extend_from_slice(&data);
     }
-    let body = if rest.is_empty() { first } else { Bytes::from(rest) };
+    let body = if rest.is_empty() {
+        first
+    } else {
+        // In place, for buffers of this size.
+        rest.shrink_to_fit();
+        Bytes::from(rest)
+    };
+    reservation.shrink_to(body.len());
     Read::Whole(body, reservation)
 }
 
@@ -87,7 +96,12 @@ fn make_room(held: &mut Vec<u8>, needed: usize, announced: usize, limit: usize, 
     if needed <= before {
         return true;
     }
-    let after = before.saturating_mul(2).min(limit).max(announced).max(needed);
+    let after = before
+        .saturating_mul(2)
+        .max(FIRST_BYTES)
+        .min(limit)
+        .max(announced)
+        .max(needed);
     let granted = reservation.grow_to(before.saturating_add(after));
     if granted {
         held.reserve_exact(after.saturating_sub(held.len()));

@@ -59,7 +59,12 @@ pub(super) async fn ingest(
                 .accept_too_large(incoming, Digest(*digest.as_bytes()), limit)
                 .await
         }
-        Read::Busy => {
+        Read::Busy(rest) => {
+            // A sender that is still writing must get to read its answer, not a reset. Whoever asks first is told at once.
+            if !parts.headers.contains_key(header::EXPECT) {
+                let bytes_max = u64::try_from(limit).unwrap_or(u64::MAX);
+                body::pass_over(rest, bytes_max, state.settings.body_timeout).await;
+            }
             return problem_and_close(
                 StatusCode::TOO_MANY_REQUESTS,
                 "too_much_in_flight",

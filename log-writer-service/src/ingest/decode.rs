@@ -10,18 +10,25 @@ use super::{
     Incoming, Refusal,
     admission::Reservation,
     identity::{Claim, Origin, set_ids},
+    kept::{LETTER_COPIES, Undecodable},
     patterns::Patterns,
 };
 use crate::{
     config,
     elasticsearch::Targets,
-    event::{Arrival, Digest, DigestParts, InvalidAliases, LogEvent, Normaliser, RawEvent, Timestamp, request_digest},
-    timescale::{DeadLetter, EncodedRows, Source, Stage, WriteRequest},
-    wire::{self, BadReason, DecompressError, Piece, SplitSettings},
+    event::{Arrival, Digest, DigestParts, InvalidAliases, LogEvent, Normaliser, Timestamp, request_digest},
+    timescale::{DeadLetter, EncodedRows, Source, WriteRequest},
+    wire::{self, BadReason, DecompressError, Piece, Room, SplitError, SplitSettings},
 };
 
 /// What an encoded row needs beside the event's own text: lengths and the columns that the service sets.
 const ROW_OVERHEAD_BYTES: usize = 160;
+/// What its commit needs for each row: its place in the outbox's plan, its outcome.
+const ROW_COMMIT_BYTES: usize = 128;
+/// What one letter takes beside the bytes that it keeps, up to its commit.
+const LETTER_BYTES: usize = 1024;
+/// How often one event's text is held while it is normalised: unescaped, in `fields`, while that grows.
+const EVENT_COPIES: usize = 3;
 
 /// Members of a wrapper object that are larger than this together are noted in the first event only.
 const WRAPPER_BYTES_MAX: usize = 4 * 1024;
@@ -46,17 +53,6 @@ pub(super) struct Decoded {
     pub(super) request: WriteRequest,
     /// Set if nothing of the body could be read: the answer is 400 once the body is kept.
     pub(super) undecodable: Option<Undecodable>,
-}
-
-/// Why nothing of a body could be read.
-#[derive(Debug, Clone)]
-pub struct Undecodable {
-    /// Stable name, as in the dead letter's `reason`.
-    pub reason: String,
-    /// For the sender's eyes: what and why.
-    pub detail: String,
-    /// 413 instead of 400.
-    pub too_large: bool,
 }
 
 impl Decoder {
@@ -95,23 +91,7 @@ impl Decoder {
             ingested: now,
         };
         match self.decode_from(incoming, &origin, reservation) {
-            Err(Refusal::NeverFits { bytes }) => {
-                // Sent again it would be refused again, for ever.
-                let detail = format!(
-                    "it needs {bytes} bytes of memory, more than http.inflight_bytes_max; send smaller batches"
-                );
-                let undecodable = Undecodable {
-                    reason: "request_too_large".to_owned(),
-                    detail,
-                    too_large: true,
-                };
-                let mut decoded = self.keep_body(incoming, origin.digest, undecodable);
-                // Its sender drops it after a 413: all of it is kept, to be redriven where there is more room.
-                for letter in &mut decoded.request.dead_letters {
-                    letter.raw = incoming.body.to_vec();
-                }
-                Ok(decoded)
-            }
+            Err(Refusal::NeverFits { bytes }) => self.keep_what_never_fits(incoming, origin.digest, bytes, reservation),
             result => result,
         }
     }
@@ -129,90 +109,32 @@ impl Decoder {
         let digest = origin.digest;
         let body = match self.decompress(incoming, reservation)? {
             Ok(body) => body,
-            Err(undecodable) => return Ok(self.keep_body(incoming, digest, undecodable)),
+            Err(undecodable) => return self.keep_undecodable(incoming, digest, undecodable, reservation),
         };
         let content_type = incoming.content_type.as_deref();
         if let Some(binary) = wire::is_binary(content_type, &body) {
-            let undecodable = Undecodable {
-                reason: binary.name().to_owned(),
-                detail: binary.to_string(),
-                too_large: false,
-            };
-            return Ok(self.keep_body(incoming, digest, undecodable));
+            drop(body);
+            let undecodable = Undecodable::unread(binary.name(), &binary);
+            return self.keep_undecodable(incoming, digest, undecodable, reservation);
         }
-        let text = String::from_utf8_lossy(&body);
-        if matches!(text, Cow::Owned(_)) {
-            reserve(reservation, reservation.bytes() + text.len())?;
-        }
-        let settings = SplitSettings {
-            wrappers: &self.events.wrappers,
-            events_max: self.events.per_request_max,
-        };
-        let pieces = match wire::split(&text, content_type, &settings) {
+        let text = readable(&body, reservation)?;
+        let settings = self.split_settings();
+        let pieces = match within(reservation, |room| wire::split(&text, content_type, &settings, room))? {
             Ok(pieces) => pieces,
-            Err(error) => {
-                let undecodable = Undecodable {
-                    reason: error.name().to_owned(),
-                    detail: error.to_string(),
-                    too_large: false,
-                };
-                return Ok(self.keep_body(incoming, digest, undecodable));
+            Err(SplitError::NoRoom) => return Err(Refusal::Busy),
+            Err(SplitError::Undecodable(error)) => {
+                let undecodable = Undecodable::unread(error.name(), &error);
+                return self.keep_undecodable(incoming, digest, undecodable, reservation);
             }
         };
-        let arrival = Arrival {
-            at: origin.arrived,
-            tenant: incoming.tenant.clone(),
-            wrapper: wire::around(&text, content_type, &settings).map(Arc::from),
-        };
-        let request = self.encode(pieces, text.len(), incoming, origin, reservation, arrival)?;
+        let (request, held) = self.encode(pieces, &text, incoming, origin, reservation)?;
+        drop(text);
+        drop(body);
+        reservation.shrink_to(incoming.body.len() + held);
         Ok(Decoded {
             request,
             undecodable: None,
         })
-    }
-
-    /// A request of which nothing but a dead letter is kept.
-    pub(super) fn keep_body(&self, incoming: &Incoming, digest: Digest, undecodable: Undecodable) -> Decoded {
-        let kept = if undecodable.too_large {
-            &[][..]
-        } else {
-            self.cut(&incoming.body)
-        };
-        let letter = DeadLetter {
-            stage: Stage::Decode,
-            reason: undecodable.reason.clone(),
-            detail: undecodable.detail.clone(),
-            raw: kept.to_vec(),
-            raw_bytes: incoming.body_bytes,
-            position: None,
-        };
-        let request = WriteRequest {
-            digest,
-            received: 1,
-            rows: EncodedRows::new(),
-            dead_letters: vec![letter],
-            body: incoming.body.clone(),
-            source: self.source(incoming),
-        };
-        Decoded {
-            request,
-            undecodable: Some(undecodable),
-        }
-    }
-
-    /// A request that makes the decoder panic: a defect of ours, kept for whoever mends it.
-    pub(super) fn keep_panicked(&self, incoming: &Incoming) -> Decoded {
-        tracing::error!(
-            path = incoming.path,
-            body.bytes = incoming.body_bytes,
-            "decoding a request panicked; it is kept as a dead letter"
-        );
-        let undecodable = Undecodable {
-            reason: "decoder_panicked".to_owned(),
-            detail: "decoding it panicked: a defect of the service".to_owned(),
-            too_large: false,
-        };
-        self.keep_body(incoming, self.digest(incoming), undecodable)
     }
 
     /// The digest of the request's content.
@@ -227,61 +149,67 @@ impl Decoder {
         })
     }
 
-    /// Expands the body, reserving in steps: what a body expands to is not known before.
+    /// Undoes the body's compression; holds what it expands to beside it, nothing if it was not compressed.
     fn decompress(
         &self,
         incoming: &Incoming,
         reservation: &mut Reservation,
     ) -> Result<Result<Bytes, Undecodable>, Refusal> {
-        let received = incoming.body.len();
-        let mut guess = received.saturating_mul(8).max(64 * 1024).min(self.body_bytes_max);
-        loop {
-            reserve(reservation, received.saturating_add(guess))?;
-            let result = wire::decompress(incoming.body.clone(), incoming.content_encoding.as_deref(), guess);
-            match result {
-                Ok(body) => {
-                    reservation.shrink_to(received + body.len());
-                    return Ok(Ok(body));
-                }
-                Err(DecompressError::TooLarge { .. }) if guess < self.body_bytes_max => {
-                    guess = guess.saturating_mul(8).min(self.body_bytes_max);
-                }
-                Err(error) => {
-                    let too_large = matches!(error, DecompressError::TooLarge { .. });
-                    let reason = match &error {
-                        DecompressError::TooLarge { .. } => "body_too_large",
-                        DecompressError::UnknownEncoding(_) => "unknown_content_encoding",
-                        DecompressError::Broken { .. } => "broken_compression",
-                    };
-                    return Ok(Err(Undecodable {
-                        reason: reason.to_owned(),
-                        detail: error.to_string(),
-                        too_large,
-                    }));
-                }
+        let received = reservation.bytes();
+        let encoding = incoming.content_encoding.as_deref();
+        let result = within(reservation, |room| {
+            wire::decompress(incoming.body.clone(), encoding, self.body_bytes_max, room)
+        })?;
+        let (reason, too_large) = match &result {
+            Ok(body) => {
+                let is_the_same = body.as_ptr() == incoming.body.as_ptr();
+                reservation.shrink_to(received + if is_the_same { 0 } else { body.len() });
+                return Ok(result.map_err(|error| Undecodable::unread("", &error)));
             }
-        }
+            Err(DecompressError::NoRoom) => return Err(Refusal::Busy),
+            Err(DecompressError::TooLarge { .. }) => ("body_too_large", true),
+            Err(DecompressError::UnknownEncoding(_)) => ("unknown_content_encoding", false),
+            Err(DecompressError::Broken { .. }) => ("broken_compression", false),
+        };
+        reservation.shrink_to(received);
+        Ok(result.map_err(|error| Undecodable {
+            too_large,
+            ..Undecodable::unread(reason, &error)
+        }))
     }
 
+    /// Rows and letters of the pieces, and the bytes that they hold until they are committed.
     fn encode(
         &self,
         pieces: Vec<Piece<'_>>,
-        text_bytes: usize,
+        text: &str,
         incoming: &Incoming,
         origin: &Origin,
         reservation: &mut Reservation,
-        mut arrival: Arrival,
-    ) -> Result<WriteRequest, Refusal> {
-        let received = u32::try_from(pieces.len()).unwrap_or(u32::MAX);
-        let base = reservation.bytes() + pieces.len() * size_of::<Piece<'_>>();
-        let expected = text_bytes + pieces.len() * ROW_OVERHEAD_BYTES;
-        reserve(reservation, base + expected)?;
-        let mut rows = EncodedRows::with_capacity(expected, pieces.len());
-        let mut claims = Vec::with_capacity(pieces.len());
+    ) -> Result<(WriteRequest, usize), Refusal> {
+        let count = pieces.len();
+        let lengths = || pieces.iter().map(|piece| piece.text().len());
+        let around = text.len().saturating_sub(lengths().sum());
+        let scratch = EVENT_COPIES * (lengths().max().unwrap_or_default() + around);
+        let base = reservation.bytes() + scratch + count * size_of::<Claim>();
+        let expected = text.len() + count * ROW_OVERHEAD_BYTES;
+        reserve(reservation, base + EncodedRows::bytes_with(expected, count))?;
+        let mut arrival = Arrival {
+            at: origin.arrived,
+            tenant: incoming.tenant.clone(),
+            wrapper: wire::around(text, incoming.content_type.as_deref(), &self.split_settings()).map(Arc::from),
+        };
+        let mut rows = EncodedRows::with_capacity(expected, count);
+        let mut claims = Vec::with_capacity(count);
         let mut dead_letters = Vec::new();
-        let mut dead_bytes = 0;
+        let mut letter_bytes = 0;
         for (position, piece) in (origin.first_position..).zip(pieces) {
-            let letter = match piece {
+            if position > origin.first_position {
+                // Repeated in every event, a large one would multiply the body.
+                let wrapper = arrival.wrapper.take();
+                arrival.wrapper = wrapper.filter(|wrapper| wrapper.len() <= WRAPPER_BYTES_MAX);
+            }
+            let (raw, reason, detail) = match &piece {
                 Piece::Event(raw) => match self.normaliser.normalise(raw.clone(), &arrival) {
                     Ok(event) => {
                         claims.push(Claim {
@@ -289,73 +217,57 @@ impl Decoder {
                             time: event.claimed_time,
                             position,
                         });
+                        rows.make_room(&event, |bytes| reserve(reservation, base + letter_bytes + bytes))?;
                         let pattern = rows.push(&event, origin.ingested, self.target(&event).as_ref());
                         if let (Some(patterns), Some(pattern)) = (&self.patterns, pattern) {
                             patterns.note(&event, pattern);
                         }
-                        None
+                        continue;
                     }
-                    Err(unusable) => {
-                        Some(self.letter(unusable.name(), &unusable.to_string(), raw_text(&raw), position))
-                    }
+                    Err(unusable) => (raw.text(), unusable.name(), unusable.to_string()),
                 },
-                Piece::Bad { raw, reason } => {
-                    let mut letter = self.letter(reason.name(), &reason.to_string(), raw, position);
-                    if matches!(reason, BadReason::TooManyEvents | BadReason::RestAfterError) {
-                        // It may hold many events, which stand nowhere else.
-                        letter.raw = raw.as_bytes().to_vec();
-                    }
-                    Some(letter)
-                }
+                Piece::Bad { raw, reason } => (*raw, reason.name(), reason.to_string()),
             };
-            // Repeated in every event, a large one would multiply the body.
-            if arrival
-                .wrapper
-                .as_ref()
-                .is_some_and(|wrapper| wrapper.len() > WRAPPER_BYTES_MAX)
-            {
-                arrival.wrapper = None;
-            }
-            if let Some(letter) = letter {
-                dead_bytes += letter.raw.len() + letter.reason.len() + letter.detail.len() + size_of::<DeadLetter>();
-                dead_letters.push(letter);
-            }
-            let needed = base + rows.held_bytes() + dead_bytes;
-            if needed > reservation.bytes() {
-                reserve(reservation, needed + 64 * 1024)?;
-            }
+            let kept = match &piece {
+                // It may hold many events, which stand nowhere else.
+                Piece::Bad {
+                    reason: BadReason::TooManyEvents | BadReason::RestAfterError,
+                    ..
+                } => raw.as_bytes(),
+                Piece::Bad { .. } | Piece::Event(_) => self.cut(raw.as_bytes()),
+            };
+            letter_bytes += LETTER_BYTES + LETTER_COPIES * kept.len();
+            reserve(reservation, base + rows.held_bytes() + letter_bytes)?;
+            dead_letters.push(DeadLetter {
+                raw: kept.to_vec(),
+                ..self.letter(reason, &detail, raw, position)
+            });
         }
         let noted = set_ids(&mut rows, &claims, &origin.digest, origin.counts);
-        reservation.shrink_to(incoming.body.len() + rows.held_bytes() + dead_bytes);
-        Ok(WriteRequest {
+        rows.give_back();
+        let held = rows.held_bytes() + rows.len() * ROW_COMMIT_BYTES + letter_bytes;
+        let request = WriteRequest {
             digest: noted,
-            received,
+            received: u32::try_from(count).unwrap_or(u32::MAX),
             rows,
             dead_letters,
             body: incoming.body.clone(),
             source: self.source(incoming),
-        })
+        };
+        Ok((request, held))
+    }
+
+    fn split_settings(&self) -> SplitSettings<'_> {
+        SplitSettings {
+            wrappers: &self.events.wrappers,
+            events_max: self.events.per_request_max,
+        }
     }
 
     pub(super) fn target(&self, event: &LogEvent<'_>) -> Option<Arc<str>> {
         self.targets
             .as_ref()
             .map(|targets| targets.target(&event.tenant, event.timestamp))
-    }
-
-    pub(super) fn letter(&self, reason: &str, detail: &str, raw: &str, position: u32) -> DeadLetter {
-        DeadLetter {
-            stage: Stage::Decode,
-            reason: reason.to_owned(),
-            detail: detail.to_owned(),
-            raw: self.cut(raw.as_bytes()).to_vec(),
-            raw_bytes: u64::try_from(raw.len()).unwrap_or(u64::MAX),
-            position: Some(position),
-        }
-    }
-
-    fn cut<'a>(&self, raw: &'a [u8]) -> &'a [u8] {
-        raw.get(..self.dead_letter_bytes_max).unwrap_or(raw)
     }
 
     pub(super) fn source(&self, incoming: &Incoming) -> Arc<Source> {
@@ -373,7 +285,7 @@ impl Decoder {
 }
 
 /// Makes the reservation at least `bytes` large.
-fn reserve(reservation: &mut Reservation, bytes: usize) -> Result<(), Refusal> {
+pub(super) fn reserve(reservation: &mut Reservation, bytes: usize) -> Result<(), Refusal> {
     if reservation.grow_to(bytes) {
         Ok(())
     } else if bytes > reservation.limit() {
@@ -383,9 +295,32 @@ fn reserve(reservation: &mut Reservation, bytes: usize) -> Result<(), Refusal> {
     }
 }
 
-fn raw_text<'a>(raw: &'a RawEvent<'_>) -> &'a str {
-    match raw {
-        RawEvent::Object(text) | RawEvent::Value(text) => text,
-        RawEvent::Text(text) => text,
+/// Lets a step ask for memory beside what is held already; what it was refused ends the request.
+fn within<T>(reservation: &mut Reservation, step: impl FnOnce(&mut Room<'_>) -> T) -> Result<T, Refusal> {
+    let held = reservation.bytes();
+    let mut refusal = None;
+    let outcome = step(&mut |bytes| {
+        refusal = reserve(reservation, held.saturating_add(bytes)).err();
+        refusal.is_none()
+    });
+    refusal.map_or(Ok(outcome), Err)
+}
+
+/// The body as text; what is no UTF-8 becomes replacement characters, in a copy for which memory is reserved.
+fn readable<'b>(body: &'b [u8], reservation: &mut Reservation) -> Result<Cow<'b, str>, Refusal> {
+    if let Ok(text) = str::from_utf8(body) {
+        return Ok(Cow::Borrowed(text));
     }
+    let replaced = |invalid: &[u8]| if invalid.is_empty() { "" } else { "\u{fffd}" };
+    let bytes = body
+        .utf8_chunks()
+        .map(|chunk| chunk.valid().len() + replaced(chunk.invalid()).len())
+        .sum();
+    reserve(reservation, reservation.bytes().saturating_add(bytes))?;
+    let mut text = String::with_capacity(bytes);
+    for chunk in body.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.push_str(replaced(chunk.invalid()));
+    }
+    Ok(Cow::Owned(text))
 }

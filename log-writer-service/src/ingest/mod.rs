@@ -9,6 +9,7 @@ mod committers;
 mod decode;
 mod failures;
 mod identity;
+mod kept;
 mod patterns;
 mod queue;
 mod readiness;
@@ -16,20 +17,22 @@ mod redecode;
 
 use std::{
     net::IpAddr,
+    num::NonZero,
     panic::{self, AssertUnwindSafe},
     sync::Arc,
+    thread::available_parallelism,
     time::Duration,
 };
 
 use bytes::Bytes;
 use tokio::{
-    sync::{Notify, oneshot},
-    time::Instant,
+    sync::{Notify, Semaphore, oneshot},
+    time::{Instant, timeout_at},
 };
 
 pub use self::{
     admission::{Admission, Reservation},
-    decode::Undecodable,
+    kept::Undecodable,
     patterns::{NewPatterns, Patterns},
     readiness::Readiness,
     redecode::Redecoder,
@@ -108,6 +111,8 @@ pub struct Ingestor {
     readiness: Readiness,
     admission: Admission,
     clock: Clock,
+    /// One for each processor: more bodies at once would only hold more memory.
+    decoding: Arc<Semaphore>,
     answer_timeout: Duration,
     late_after: Duration,
 }
@@ -129,6 +134,7 @@ impl Ingestor {
             readiness,
             admission: Admission::new(config.http.inflight_bytes_max),
             clock: Clock::default(),
+            decoding: Arc::new(Semaphore::new(available_parallelism().map_or(1, NonZero::get))),
             answer_timeout: config.http.answer_timeout,
             late_after: config.database.late_after,
         })
@@ -187,10 +193,10 @@ impl Ingestor {
         if let Some(problem) = self.hopeless() {
             return Err(Refusal::Unavailable(problem));
         }
-        let Ok(now) = tokio::time::timeout_at(deadline, self.clock.now()).await else {
+        let Ok(now) = timeout_at(deadline, self.clock.now()).await else {
             return Err(Refusal::Unavailable(self.problem()));
         };
-        let (decoded, reservation) = self.decode(incoming, reservation, now).await?;
+        let (decoded, reservation) = self.decode(incoming, reservation, now, deadline).await?;
         let oldest = decoded.request.rows.oldest();
         let is_late = oldest.is_some_and(|oldest| oldest < earlier(now, self.late_after));
         self.commit(decoded, reservation, is_late, deadline).await
@@ -232,6 +238,7 @@ impl Ingestor {
         incoming: Incoming,
         mut reservation: Reservation,
         now: Timestamp,
+        deadline: Instant,
     ) -> Result<(Decoded, Reservation), Refusal> {
         let decoder = Arc::clone(&self.decoder);
         let is_small = incoming.body.len() <= INLINE_BYTES_MAX && incoming.content_encoding.is_none()
@@ -245,6 +252,14 @@ impl Ingestor {
         if is_small {
             return work();
         }
+        let busy = || Refusal::Unavailable("no processor was free to decode the request in time".to_owned());
+        let permit = timeout_at(deadline, Arc::clone(&self.decoding).acquire_owned()).await;
+        let permit = permit.ok().and_then(Result::ok).ok_or_else(busy)?;
+        let work = move || {
+            // Given back when the work ends, also if nobody waits for it any more.
+            let _permit = permit;
+            work()
+        };
         tokio::task::spawn_blocking(work)
             .await
             .unwrap_or_else(|error| Err(Refusal::Unavailable(format!("decoding the request failed: {error}"))))
@@ -293,7 +308,7 @@ impl Ingestor {
         answered: oneshot::Receiver<Receipt>,
         deadline: Instant,
     ) -> Result<Receipt, Refusal> {
-        match tokio::time::timeout_at(deadline, answered).await {
+        match timeout_at(deadline, answered).await {
             Ok(receipt) => receipt.map_err(|_| Refusal::Unavailable("shutting down".to_owned())),
             Err(_) if place.withdraw() => Err(Refusal::Unavailable(self.problem())),
             Err(_) => Err(Refusal::Unavailable(

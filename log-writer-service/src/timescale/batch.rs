@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use sqlx::PgConnection;
+use sqlx::{PgConnection, postgres::PgCopyIn};
 
 use super::{
     copy::{COLUMN_COUNT, COPY_HEADER, COPY_TRAILER, EncodedRows, put_field},
@@ -122,32 +122,28 @@ impl<'a> Batch<'a> {
         range: Range<usize>,
     ) -> Result<(), StoreError> {
         let attempted = "copy rows";
-        let mut copy = connection
+        let copy = connection
             .copy_in_raw(statement)
             .await
             .map_err(StoreError::during(attempted))?;
         // From here to `finish` the only way out is a failed send, and then the connection itself is gone: `?` is safe.
         scratch.clear();
-        scratch.extend_from_slice(COPY_HEADER);
+        let mut out = Messages { copy, scratch };
+        out.put(COPY_HEADER).await?;
         for number in range.clone() {
             let Some(place) = self.locate(number) else { continue };
+            let row = place.rows.row(place.row);
             match into {
-                Into::Table => scratch.extend_from_slice(place.rows.row(place.row)),
-                Into::Staging => put_staged_row(scratch, &place, number),
-            }
-            if scratch.len() >= SEND_BYTES {
-                copy.send(scratch.as_slice())
-                    .await
-                    .map_err(StoreError::during(attempted))?;
-                failpoint!("commit::in_copy");
-                scratch.clear();
+                Into::Table => out.put(row).await?,
+                Into::Staging => {
+                    out.put(&(COLUMN_COUNT + 2).to_be_bytes()).await?;
+                    out.put(row.get(2..).unwrap_or_default()).await?;
+                    out.put(&added_columns(&place, number)).await?;
+                }
             }
         }
-        scratch.extend_from_slice(COPY_TRAILER);
-        copy.send(scratch.as_slice())
-            .await
-            .map_err(StoreError::during(attempted))?;
-        let copied = copy.finish().await.map_err(|error| {
+        out.put(COPY_TRAILER).await?;
+        let copied = out.finish().await.map_err(|error| {
             let error = StoreError::during(attempted)(error);
             let row = error
                 .row()
@@ -166,11 +162,45 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// The row as encoded, with two columns more.
-fn put_staged_row(out: &mut Vec<u8>, place: &Place<'_>, number: usize) {
-    out.extend_from_slice(&(COLUMN_COUNT + 2).to_be_bytes());
-    out.extend_from_slice(place.rows.row(place.row).get(2..).unwrap_or_default());
-    put_field(out, &i32::try_from(number).unwrap_or(i32::MAX).to_be_bytes());
+/// A COPY under way, sent in messages of [`SEND_BYTES`] wherever rows end: one may be larger than any message.
+struct Messages<'c> {
+    copy: PgCopyIn<&'c mut PgConnection>,
+    scratch: &'c mut Vec<u8>,
+}
+
+impl Messages<'_> {
+    async fn put(&mut self, mut bytes: &[u8]) -> Result<(), StoreError> {
+        loop {
+            let room = SEND_BYTES.saturating_sub(self.scratch.len());
+            let Some((now, later)) = bytes.split_at_checked(room) else {
+                self.scratch.extend_from_slice(bytes);
+                return Ok(());
+            };
+            self.scratch.extend_from_slice(now);
+            self.send().await?;
+            failpoint!("commit::in_copy");
+            bytes = later;
+        }
+    }
+
+    async fn send(&mut self) -> Result<(), StoreError> {
+        let sent = self.copy.send(self.scratch.as_slice()).await;
+        sent.map_err(StoreError::during("copy rows"))?;
+        self.scratch.clear();
+        Ok(())
+    }
+
+    async fn finish(mut self) -> Result<u64, sqlx::Error> {
+        self.copy.send(self.scratch.as_slice()).await?;
+        self.copy.finish().await
+    }
+}
+
+/// What the staging table has beside the row.
+fn added_columns(place: &Place<'_>, number: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(32);
+    put_field(&mut out, &i32::try_from(number).unwrap_or(i32::MAX).to_be_bytes());
     let derived = place.rows.note(place.row).map(|note| note.derived).unwrap_or_default();
-    put_field(out, derived.as_bytes());
+    put_field(&mut out, derived.as_bytes());
+    out
 }

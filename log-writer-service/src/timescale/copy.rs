@@ -144,6 +144,33 @@ impl EncodedRows {
         self.buffer.len()
     }
 
+    /// Takes room for one more row if there is none: half as much again, asked for with the old buffer, from which it is
+    /// copied. Without it [`Self::push`] grows by itself.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub fn make_room<E>(&mut self, event: &LogEvent<'_>, ask: impl FnOnce(usize) -> Result<(), E>) -> Result<(), E> {
+        let more = row_bytes_max(event);
+        if self.buffer.capacity() - self.buffer.len() >= more {
+            return Ok(());
+        }
+        let capacity = (self.buffer.len() + more).max(self.buffer.capacity() / 2 * 3);
+        ask(self.held_bytes() + capacity)?;
+        self.buffer.reserve_exact(capacity - self.buffer.len());
+        Ok(())
+    }
+
+    /// Gives back what was reserved in vain.
+    pub fn give_back(&mut self) {
+        self.buffer.shrink_to_fit();
+        self.notes.shrink_to_fit();
+    }
+
+    /// Memory that [`Self::with_capacity`] takes, in bytes.
+    pub fn bytes_with(bytes: usize, rows: usize) -> usize {
+        bytes + rows * size_of::<RowNote>()
+    }
+
     /// Memory that it holds, in bytes: what is encoded, what is reserved for more, and what is known of each row.
     pub fn held_bytes(&self) -> usize {
         self.buffer.capacity() + self.notes.capacity() * size_of::<RowNote>()
@@ -192,6 +219,31 @@ impl EncodedRows {
             place.copy_from_slice(bytes);
         }
     }
+}
+
+/// What the row of an event takes at most.
+fn row_bytes_max(event: &LogEvent<'_>) -> usize {
+    /// Lengths of all fields, numbers, and what stands before an array and JSON.
+    const FIXED_BYTES: usize = 2 + 19 * 4 + 16 + 4 * 8 + 20 + 4;
+    let optional = |text: Option<&str>| text.map_or(0, str::len);
+    let texts = [
+        event.host.as_deref(),
+        event.correlation_id.as_deref(),
+        event.user_id.as_deref(),
+        event.trace_id.as_deref(),
+        event.span_id.as_deref(),
+        event.error_details.as_deref(),
+        event.performance_metrics.as_deref(),
+        event.ai_analysis.as_deref(),
+    ];
+    FIXED_BYTES
+        + event.tenant.len()
+        + event.level.as_str().len()
+        + event.service.len()
+        + event.message.len()
+        + event.fields.len()
+        + texts.into_iter().map(optional).sum::<usize>()
+        + event.tags.iter().map(|tag| tag.len() + 4).sum::<usize>()
 }
 
 /// Microseconds since 2000; times before PostgreSQL's range become its first.

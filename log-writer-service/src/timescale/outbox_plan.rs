@@ -112,9 +112,14 @@ pub(super) async fn enqueue(
     batch_id: i64,
     rows: &[PlannedRow],
 ) -> Result<(), StoreError> {
-    if rows.is_empty() {
-        return Ok(());
+    // In groups: what lists its events is large as JSON, and a large request makes many of them.
+    for group in rows.chunk_by(|one, next| one.open.is_none() && next.open.is_none()) {
+        enqueue_group(connection, batch_id, group).await?;
     }
+    Ok(())
+}
+
+async fn enqueue_group(connection: &mut PgConnection, batch_id: i64, rows: &[PlannedRow]) -> Result<(), StoreError> {
     let json: Vec<serde_json::Value> = rows
         .iter()
         .map(|row| {

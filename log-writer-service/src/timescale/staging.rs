@@ -6,7 +6,8 @@
 
 use std::ops::Range;
 
-use sqlx::{Executor, Row};
+use futures::TryStreamExt;
+use sqlx::{Executor, Row, postgres::PgRow};
 
 use super::{
     batch::{Batch, Into},
@@ -62,23 +63,22 @@ pub(super) async fn store_through_staging(
             .map_err(StoreError::during(attempted))?;
     }
     failpoint!("commit::in_staging");
-    let rows = sqlx::query(
+    let exceptions = sqlx::query(
         "select ordinal, outcome, derived_id from log_writer_staging where outcome <> 'stored' order by ordinal",
     )
-    .fetch_all(&mut session.connection)
-    .await
-    .map_err(StoreError::during(attempted))?;
-    rows.iter()
-        .map(|row| {
-            let ordinal: i32 = row.try_get("ordinal").map_err(StoreError::during(attempted))?;
-            let outcome: &str = row.try_get("outcome").map_err(StoreError::during(attempted))?;
-            Ok(Exception {
-                row: usize::try_from(ordinal).unwrap_or(usize::MAX),
-                outcome: match outcome {
-                    "renamed" => Outcome::Renamed(row.try_get("derived_id").map_err(StoreError::during(attempted))?),
-                    _ => Outcome::Duplicate,
-                },
-            })
-        })
-        .collect()
+    .fetch(&mut session.connection)
+    .and_then(|row| std::future::ready(exception(&row)));
+    exceptions.try_collect().await.map_err(StoreError::during(attempted))
+}
+
+fn exception(row: &PgRow) -> Result<Exception, sqlx::Error> {
+    let ordinal: i32 = row.try_get("ordinal")?;
+    let outcome: &str = row.try_get("outcome")?;
+    Ok(Exception {
+        row: usize::try_from(ordinal).unwrap_or(usize::MAX),
+        outcome: match outcome {
+            "renamed" => Outcome::Renamed(row.try_get("derived_id")?),
+            _ => Outcome::Duplicate,
+        },
+    })
 }

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use super::envelope::{self, Envelope};
+use super::{
+    envelope::{self, Envelope},
+    room::{Room, reserve},
+};
 use crate::event::RawEvent;
 
 /// One part of a body.
@@ -19,28 +22,37 @@ pub enum Piece<'a> {
     },
 }
 
+impl Piece<'_> {
+    /// Its text as it came.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Event(raw) => raw.text(),
+            Self::Bad { raw, .. } => raw,
+        }
+    }
+}
+
 /// The pieces of one body, at most as many as allowed and one for the rest.
-#[derive(Debug)]
-pub(super) struct Pieces<'a> {
+pub(super) struct Pieces<'a, 'r> {
     body: &'a str,
     list: Vec<Piece<'a>>,
     events_max: usize,
+    room: &'r mut Room<'r>,
+    refused: bool,
 }
 
-/// No more pieces are taken: what was left is the last one.
+/// No more pieces are taken: what was left is the last one, or there was no room.
 #[derive(Debug)]
 pub(super) struct Full;
 
-impl<'a> Pieces<'a> {
-    pub(super) fn new(body: &'a str, events_max: usize) -> Self {
-        /// Below the size of usual events, so that the list seldom grows.
-        const EVENT_BYTES: usize = 256;
-        const FIRST_CAPACITY_MAX: usize = 64 * 1024;
-        let likely = (body.len() / EVENT_BYTES).min(events_max).min(FIRST_CAPACITY_MAX);
+impl<'a, 'r> Pieces<'a, 'r> {
+    pub(super) fn new(body: &'a str, events_max: usize, room: &'r mut Room<'r>) -> Self {
         Self {
             body,
-            list: Vec::with_capacity(likely + 1),
+            list: Vec::new(),
             events_max,
+            room,
+            refused: false,
         }
     }
 
@@ -79,11 +91,15 @@ impl<'a> Pieces<'a> {
         self.push(from, Piece::Bad { raw, reason })
     }
 
-    pub(super) fn into_list(self) -> Vec<Piece<'a>> {
-        self.list
+    /// All of them; none if there was no room.
+    pub(super) fn into_list(self) -> Option<Vec<Piece<'a>>> {
+        (!self.refused).then_some(self.list)
     }
 
     fn push(&mut self, from: usize, piece: Piece<'a>) -> Result<(), Full> {
+        if self.list.len() == self.list.capacity() {
+            self.grow()?;
+        }
         if self.list.len() >= self.events_max {
             let raw = self.cut(from, self.body.len()).trim_ascii_end();
             let reason = BadReason::TooManyEvents;
@@ -92,6 +108,17 @@ impl<'a> Pieces<'a> {
         }
         self.list.push(piece);
         Ok(())
+    }
+
+    /// Doubles the list; the first capacity is what the body has if its events are of the usual size.
+    fn grow(&mut self) -> Result<(), Full> {
+        /// Below the size of usual events, so that the list seldom grows.
+        const EVENT_BYTES: usize = 256;
+        const FIRST_CAPACITY_MAX: usize = 64 * 1024;
+        let likely = (self.body.len() / EVENT_BYTES).min(FIRST_CAPACITY_MAX);
+        let more = self.list.len().max(likely).min(self.events_max) + 1;
+        self.refused = !reserve(&mut self.list, more, self.room);
+        if self.refused { Err(Full) } else { Ok(()) }
     }
 
     /// All cuts are made beside ASCII, so never inside a character.

@@ -20,7 +20,7 @@ pub(super) enum TopArray {
 }
 
 /// Cuts the values from `at` on, to the end of the body.
-pub(super) fn split_stream(pieces: &mut Pieces<'_>, at: usize, top_array: TopArray) -> Result<(), Full> {
+pub(super) fn split_stream(pieces: &mut Pieces<'_, '_>, at: usize, top_array: TopArray) -> Result<(), Full> {
     let text = pieces.body().as_bytes();
     let mut stream = Stream {
         text,
@@ -43,7 +43,7 @@ pub(super) fn split_stream(pieces: &mut Pieces<'_>, at: usize, top_array: TopArr
 /// Cuts the elements of the array whose opening bracket is just before `at`; returns where it ends.
 ///
 /// Superfluous commas, and missing ones before an object, cost nothing.
-pub(super) fn split_array(pieces: &mut Pieces<'_>, mut at: usize) -> Result<usize, Full> {
+pub(super) fn split_array(pieces: &mut Pieces<'_, '_>, mut at: usize) -> Result<usize, Full> {
     let text = pieces.body().as_bytes();
     loop {
         at = skip_space(text, at);
@@ -94,7 +94,7 @@ struct Stream<'a> {
 
 impl Stream<'_> {
     /// An object or array; returns where to go on.
-    fn cut_container(&mut self, pieces: &mut Pieces<'_>, at: usize) -> Result<usize, Full> {
+    fn cut_container(&mut self, pieces: &mut Pieces<'_, '_>, at: usize) -> Result<usize, Full> {
         /// Times the body that may be read in vain before values may no longer reach over the next start.
         const REREADS_MAX: usize = 4;
         let is_bounded = self.reread_bytes / REREADS_MAX > self.text.len();
@@ -128,7 +128,7 @@ impl Stream<'_> {
     }
 
     /// A string, number or literal; a line that does not consist of such is one bad piece, since it is text.
-    fn cut_scalar(&mut self, pieces: &mut Pieces<'_>, at: usize) -> Result<usize, Full> {
+    fn cut_scalar(&mut self, pieces: &mut Pieces<'_, '_>, at: usize) -> Result<usize, Full> {
         if at >= self.scalars_until {
             let line_end = line_end(self.text, at);
             match self.skip_scalars(at, line_end) {

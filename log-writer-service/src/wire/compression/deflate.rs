@@ -2,7 +2,7 @@
 
 use flate2::{Decompress, FlushDecompress, Status};
 
-use super::{DecompressError, give_back, grow};
+use super::{DecompressError, Room, give_back, grow, take};
 
 /// Members of one gzip body at most: each costs a new decoder, and bodies of many are cut in blocks of 64 KiB.
 const MEMBERS_MAX: usize = 65_536;
@@ -36,12 +36,18 @@ impl Wrapping {
 }
 
 /// Inflates the whole of `input`, checksums included.
-pub(super) fn inflate(input: &[u8], wrapping: Wrapping, limit: usize) -> Result<Vec<u8>, DecompressError> {
+pub(super) fn inflate(
+    input: &[u8],
+    wrapping: Wrapping,
+    limit: usize,
+    room: &mut Room<'_>,
+) -> Result<Vec<u8>, DecompressError> {
     let mut out = Vec::new();
-    out.reserve_exact(likely_bytes(input, wrapping).min(limit.saturating_add(1)));
+    let likely = likely_bytes(input, wrapping).min(limit.saturating_add(1));
+    take(&mut out, likely, room)?;
     let mut rest = input;
     for _ in 0..MEMBERS_MAX {
-        rest = inflate_stream(rest, wrapping, &mut out, limit)?;
+        rest = inflate_stream(rest, wrapping, &mut out, limit, room)?;
         if rest.is_empty() {
             return Ok(give_back(out));
         }
@@ -58,11 +64,12 @@ fn inflate_stream<'a>(
     wrapping: Wrapping,
     out: &mut Vec<u8>,
     limit: usize,
+    room: &mut Room<'_>,
 ) -> Result<&'a [u8], DecompressError> {
     let mut stream = wrapping.decoder();
     let mut rest = input;
     loop {
-        grow(out, limit);
+        grow(out, limit, room)?;
         let (read_before, length_before) = (stream.total_in(), out.len());
         let status = stream
             .decompress_vec(rest, out, FlushDecompress::None)

@@ -12,6 +12,7 @@ mod zstandard;
 use bytes::Bytes;
 
 use self::deflate::Wrapping;
+use super::room::{Room, reserve};
 
 /// Encodings in one header at most; nobody sends two, and each costs a pass.
 const ENCODINGS_MAX: usize = 4;
@@ -29,6 +30,9 @@ pub enum DecompressError {
         /// Bytes that were allowed.
         limit: usize,
     },
+    /// The room for it was refused.
+    #[error("no memory for the decompressed body")]
+    NoRoom,
     /// The header names an encoding that is not read here.
     #[error("unknown content encoding `{0}`; known are gzip, deflate, zstd, snappy and identity")]
     UnknownEncoding(String),
@@ -106,14 +110,21 @@ impl Codec {
 ///
 /// # Errors
 /// [`DecompressError`]; nothing of the body is usable then.
-pub fn decompress(body: Bytes, content_encoding: Option<&str>, expanded_max: usize) -> Result<Bytes, DecompressError> {
+pub fn decompress(
+    body: Bytes,
+    content_encoding: Option<&str>,
+    expanded_max: usize,
+    room: &mut Room<'_>,
+) -> Result<Bytes, DecompressError> {
     let declared = declared_codecs(content_encoding.unwrap_or_default())?;
     let mut current = body;
     if declared.is_empty() {
-        current = undeclared(current, expanded_max)?;
+        current = undeclared(current, expanded_max, room)?;
     }
+    let mut between = 0;
     for codec in declared.into_iter().rev() {
-        if let Some(expanded) = undo(codec, &current, expanded_max)? {
+        if let Some(expanded) = undo(codec, &current, expanded_max, &mut |bytes| room(between + bytes))? {
+            between = expanded.capacity();
             current = Bytes::from(expanded);
         }
     }
@@ -142,36 +153,36 @@ fn unknown(name: &str) -> DecompressError {
 }
 
 /// A body without a header: compressed all the same if its first bytes say so.
-fn undeclared(body: Bytes, limit: usize) -> Result<Bytes, DecompressError> {
+fn undeclared(body: Bytes, limit: usize, room: &mut Room<'_>) -> Result<Bytes, DecompressError> {
     match Codec::from_magic(&body) {
         None => Ok(body),
         // Two bytes are weak evidence: `xڪ` is text.
-        Some(Codec::Deflate) => match undo(Codec::Deflate, &body, limit) {
+        Some(Codec::Deflate) => match undo(Codec::Deflate, &body, limit, room) {
             Ok(Some(expanded)) => Ok(Bytes::from(expanded)),
-            Err(error @ DecompressError::TooLarge { .. }) => Err(error),
+            Err(error @ (DecompressError::TooLarge { .. } | DecompressError::NoRoom)) => Err(error),
             Ok(None) | Err(_) => Ok(body),
         },
-        Some(codec) => Ok(undo(codec, &body, limit)?.map_or(body, Bytes::from)),
+        Some(codec) => Ok(undo(codec, &body, limit, room)?.map_or(body, Bytes::from)),
     }
 }
 
 /// One step; `None` if `body` is not compressed at all.
-fn undo(declared: Codec, body: &[u8], limit: usize) -> Result<Option<Vec<u8>>, DecompressError> {
+fn undo(declared: Codec, body: &[u8], limit: usize, room: &mut Room<'_>) -> Result<Option<Vec<u8>>, DecompressError> {
     if body.is_empty() {
         return Ok(None);
     }
     let expanded = match (Codec::from_magic(body), declared) {
-        (Some(Codec::Gzip), _) => deflate::inflate(body, Wrapping::Gzip, limit),
-        (Some(Codec::Zstd), _) => zstandard::expand(body, limit),
-        (Some(Codec::SnappyFramed), _) => snappy::expand_frames(body, limit),
-        (Some(Codec::Deflate), _) => inflate_zlib_or_raw(body, limit),
+        (Some(Codec::Gzip), _) => deflate::inflate(body, Wrapping::Gzip, limit, room),
+        (Some(Codec::Zstd), _) => zstandard::expand(body, limit, room),
+        (Some(Codec::SnappyFramed), _) => snappy::expand_frames(body, limit, room),
+        (Some(Codec::Deflate), _) => inflate_zlib_or_raw(body, limit, room),
         // A block has no magic, so it has to be tried.
-        (Some(Codec::Snappy) | None, Codec::Snappy) => match snappy::expand_block(body, limit) {
+        (Some(Codec::Snappy) | None, Codec::Snappy) => match snappy::expand_block(body, limit, room) {
             Err(_) if is_plain(body) => return Ok(None),
             outcome => outcome,
         },
         _ if is_plain(body) => return Ok(None),
-        (_, Codec::Deflate) => inflate_zlib_or_raw(body, limit),
+        (_, Codec::Deflate) => inflate_zlib_or_raw(body, limit, room),
         (_, Codec::Gzip | Codec::Zstd | Codec::SnappyFramed) => Err(DecompressError::broken(
             declared.name(),
             "it does not begin like this format, nor like text",
@@ -180,10 +191,10 @@ fn undo(declared: Codec, body: &[u8], limit: usize) -> Result<Option<Vec<u8>>, D
     expanded.map(Some)
 }
 
-fn inflate_zlib_or_raw(body: &[u8], limit: usize) -> Result<Vec<u8>, DecompressError> {
-    let zlib = deflate::inflate(body, Wrapping::Zlib, limit);
+fn inflate_zlib_or_raw(body: &[u8], limit: usize, room: &mut Room<'_>) -> Result<Vec<u8>, DecompressError> {
+    let zlib = deflate::inflate(body, Wrapping::Zlib, limit, room);
     match zlib {
-        Err(DecompressError::Broken { .. }) => match deflate::inflate(body, Wrapping::Raw, limit) {
+        Err(DecompressError::Broken { .. }) => match deflate::inflate(body, Wrapping::Raw, limit, room) {
             Err(DecompressError::Broken { .. }) => zlib,
             settled => settled,
         },
@@ -206,12 +217,18 @@ fn is_plain(body: &[u8]) -> bool {
 }
 
 /// Room for more output: doubles, but never beyond one byte more than `limit`, which is enough to see too much.
-fn grow(out: &mut Vec<u8>, limit: usize) {
+fn grow(out: &mut Vec<u8>, limit: usize, room: &mut Room<'_>) -> Result<(), DecompressError> {
     const STEP_MIN: usize = 64 * 1024;
     if out.len() == out.capacity() {
-        let room = limit.saturating_add(1).saturating_sub(out.len());
-        out.reserve_exact(out.len().max(STEP_MIN).min(room));
+        let left = limit.saturating_add(1).saturating_sub(out.len());
+        take(out, out.len().max(STEP_MIN).min(left), room)?;
     }
+    Ok(())
+}
+
+/// Takes room for so many bytes of output.
+fn take(out: &mut Vec<u8>, bytes: usize, room: &mut Room<'_>) -> Result<(), DecompressError> {
+    reserve(out, bytes, room).then_some(()).ok_or(DecompressError::NoRoom)
 }
 
 /// Gives back what a guess reserved in vain: the bytes live as long as the request.

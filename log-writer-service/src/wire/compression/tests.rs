@@ -85,7 +85,7 @@ const CODECS: [(&str, &str, Encode); 9] = [
 ];
 
 fn undo(body: impl Into<Bytes>, header: &str) -> Result<Bytes, DecompressError> {
-    decompress(body.into(), Some(header), LIMIT)
+    decompress(body.into(), Some(header), LIMIT, &mut |_| true)
 }
 
 fn sample() -> Vec<u8> {
@@ -130,7 +130,7 @@ fn a_header_is_read_in_any_spelling() {
 #[test]
 fn identity_is_not_copied() {
     let body = Bytes::from(sample());
-    let same = decompress(body.clone(), None, LIMIT).unwrap();
+    let same = decompress(body.clone(), None, LIMIT, &mut |_| true).unwrap();
     assert_eq!(same.as_ptr(), body.as_ptr());
 }
 
@@ -165,7 +165,7 @@ fn bytes_win_over_a_header_that_lies() {
                 );
             }
             assert_eq!(
-                decompress(encode(&sample()).into(), None, LIMIT).unwrap(),
+                decompress(encode(&sample()).into(), None, LIMIT, &mut |_| true).unwrap(),
                 sample(),
                 "{case} without header"
             );
@@ -180,7 +180,10 @@ fn bytes_win_over_a_header_that_lies() {
         for header in ["gzip", "zstd", "snappy"] {
             assert_eq!(undo(plain.to_vec(), header).unwrap(), plain, "plain sent as {header}");
         }
-        assert_eq!(decompress(plain.to_vec().into(), None, LIMIT).unwrap(), plain);
+        assert_eq!(
+            decompress(plain.to_vec().into(), None, LIMIT, &mut |_| true).unwrap(),
+            plain
+        );
     }
     assert_eq!(undo("[{\"a\":1}]", "deflate").unwrap(), "[{\"a\":1}]");
 }
@@ -188,7 +191,7 @@ fn bytes_win_over_a_header_that_lies() {
 #[test]
 fn text_that_begins_like_zlib_stays_text() {
     let text = "x\u{6aa} begins a line";
-    assert_eq!(decompress(text.into(), None, LIMIT).unwrap(), text);
+    assert_eq!(decompress(text.into(), None, LIMIT, &mut |_| true).unwrap(), text);
 }
 
 #[test]
@@ -271,11 +274,15 @@ fn the_limit_is_exact() {
     let text = vec![b' '; 5_000];
     for (header, case, encode) in CODECS {
         let body = Bytes::from(encode(&text));
-        assert_eq!(decompress(body.clone(), Some(header), 5_000).unwrap(), text, "{case}");
-        let outcome = decompress(body, Some(header), 4_999);
+        assert_eq!(
+            decompress(body.clone(), Some(header), 5_000, &mut |_| true).unwrap(),
+            text,
+            "{case}"
+        );
+        let outcome = decompress(body, Some(header), 4_999, &mut |_| true);
         assert_eq!(outcome, Err(DecompressError::TooLarge { limit: 4_999 }), "{case}");
     }
-    let outcome = decompress(text.clone().into(), None, 4_999);
+    let outcome = decompress(text.clone().into(), None, 4_999, &mut |_| true);
     assert_eq!(outcome, Err(DecompressError::TooLarge { limit: 4_999 }));
 }
 
@@ -329,7 +336,7 @@ fn bombs_stop_at_the_limit_with_little_memory() {
     let before = peak_memory_kib();
     for (header, bomb) in bombs {
         assert!(bomb.len() < 2 * LIMIT, "{header}: {}", bomb.len());
-        let outcome = decompress(bomb.into(), Some(header), 2 * LIMIT - 1);
+        let outcome = decompress(bomb.into(), Some(header), 2 * LIMIT - 1, &mut |_| true);
         assert_eq!(
             outcome,
             Err(DecompressError::TooLarge { limit: 2 * LIMIT - 1 }),

@@ -6,7 +6,7 @@
 
 use zstd::bulk::Decompressor;
 
-use super::{DecompressError, give_back};
+use super::{DecompressError, Room, give_back, take};
 
 const NAME: &str = "zstd";
 /// Largest window: 128 MiB, what every level up to 22 keeps to (zstd's own decoder refuses more by default). RFC 9659
@@ -16,10 +16,10 @@ const WINDOW_LOG_MAX: u32 = 27;
 const BLOCK_BYTES_MAX: usize = 128 * 1024;
 
 /// Expands all frames of `input`.
-pub(super) fn expand(input: &[u8], limit: usize) -> Result<Vec<u8>, DecompressError> {
+pub(super) fn expand(input: &[u8], limit: usize, room: &mut Room<'_>) -> Result<Vec<u8>, DecompressError> {
     let bound = expanded_bound(input, limit)?;
-    // The decoder writes only what there is; pages never written to are never given by the system.
-    let mut out = Vec::with_capacity(bound.min(limit));
+    let mut out = Vec::new();
+    take(&mut out, bound.min(limit), room)?;
     let written = Decompressor::new()
         .and_then(|mut decoder| decoder.decompress_to_buffer(input, &mut out))
         .map_err(|error| {

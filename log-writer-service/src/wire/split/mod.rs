@@ -17,6 +17,7 @@ use super::{
     content_type::ContentType,
     envelope::{WrappedList, find_wrapped_list, other_members},
     piece::{BadReason, Full, Piece, Pieces},
+    room::Room,
     scan::{skip_space, skip_value},
     stream::{TopArray, skip_separators, split_array, split_stream},
     text::split_lines,
@@ -31,17 +32,27 @@ pub struct SplitSettings<'a> {
     pub events_max: usize,
 }
 
+/// Why a body was not cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SplitError {
+    /// It is none of the formats that are read here.
+    Undecodable(Undecodable),
+    /// The room for the list of events was refused.
+    NoRoom,
+}
+
 /// Cuts a decompressed body into events and what is none, in their order.
 ///
 /// Linear in the length of the body; borrows from it.
 ///
 /// # Errors
-/// [`Undecodable`] if the body was announced as JSON and nothing in it is.
+/// If the body was announced as JSON and nothing in it is, or if there is no room for the list.
 pub fn split<'a>(
     body: &'a str,
     content_type: Option<&str>,
     settings: &SplitSettings<'_>,
-) -> Result<Vec<Piece<'a>>, Undecodable> {
+    room: &mut Room<'_>,
+) -> Result<Vec<Piece<'a>>, SplitError> {
     let body = body.strip_prefix('\u{feff}').unwrap_or(body);
     let text = body.as_bytes();
     let at = skip_separators(text, 0);
@@ -54,17 +65,17 @@ pub fn split<'a>(
         ContentType::Text => false,
         ContentType::Protobuf | ContentType::Avro | ContentType::Unknown => looks_like_json(text, at),
     };
-    let mut pieces = Pieces::new(body, settings.events_max);
+    let mut pieces = Pieces::new(body, settings.events_max, room);
     // Full is no error: the rest has become the last piece.
     let _full: Result<(), Full> = if is_json {
         split_json(&mut pieces, at, declared, settings.wrappers)
     } else {
         split_lines(&mut pieces)
     };
-    let pieces = pieces.into_list();
+    let pieces = pieces.into_list().ok_or(SplitError::NoRoom)?;
     let is_event = |piece: &Piece<'_>| matches!(piece, Piece::Event(_));
     if is_json && !matches!(first, b'{' | b'[') && !pieces.iter().any(is_event) {
-        return Err(Undecodable::not_json());
+        return Err(SplitError::Undecodable(Undecodable::not_json()));
     }
     Ok(pieces)
 }
@@ -93,7 +104,7 @@ fn wrapped_list(body: &str, at: usize, declared: ContentType, wrappers: &[String
     }
 }
 
-fn split_json(pieces: &mut Pieces<'_>, at: usize, declared: ContentType, wrappers: &[String]) -> Result<(), Full> {
+fn split_json(pieces: &mut Pieces<'_, '_>, at: usize, declared: ContentType, wrappers: &[String]) -> Result<(), Full> {
     let text = pieces.body().as_bytes();
     match text.get(at) {
         Some(b'{') => match wrapped_list(pieces.body(), at, declared, wrappers) {

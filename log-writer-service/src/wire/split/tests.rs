@@ -5,7 +5,7 @@ use std::time::Instant;
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::{SplitSettings, around, split};
+use super::{SplitError, SplitSettings, around, split};
 use crate::{event::RawEvent, wire::piece::Piece};
 
 const JSON: Option<&str> = Some("application/json");
@@ -18,7 +18,7 @@ fn cut<'a>(body: &'a str, content_type: Option<&str>) -> Vec<Piece<'a>> {
         wrappers: &wrappers,
         events_max: 1_000_000,
     };
-    split(body, content_type, &settings).expect("the body can be decoded")
+    split(body, content_type, &settings, &mut |_| true).expect("the body can be decoded")
 }
 
 /// One word a piece: `o` object, `v` value, `t` text, or the reason; and its text.
@@ -253,11 +253,16 @@ fn a_body_announced_as_json_without_any_is_undecodable() {
         events_max: 10,
     };
     for body in ["hello world", "<xml/>\n<xml/>", "nul", "2024-01-02 text"] {
-        let refused = split(body, JSON, &settings).unwrap_err();
-        assert_eq!(refused.name(), "not_json");
+        let refused = split(body, JSON, &settings, &mut |_| true).unwrap_err();
+        assert!(matches!(refused, SplitError::Undecodable(why) if why.name() == "not_json"));
     }
     // One event is enough to keep the rest as dead letters.
-    assert_eq!(split("hello\n{\"a\":1}", LINES, &settings).unwrap().len(), 2);
+    assert_eq!(
+        split("hello\n{\"a\":1}", LINES, &settings, &mut |_| true)
+            .unwrap()
+            .len(),
+        2
+    );
 }
 
 #[test]
@@ -270,15 +275,15 @@ fn what_is_beyond_the_most_events_is_one_piece() {
         ("[{},{},{\"a\":1},{}]", "{\"a\":1},{}]"),
         ("{}\n{}\n{\"a\":1}\n{}\n", "{\"a\":1}\n{}"),
     ] {
-        let pieces = split(body, JSON, &settings).unwrap();
+        let pieces = split(body, JSON, &settings, &mut |_| true).unwrap();
         assert_eq!(pieces.len(), 3);
         let Piece::Bad { raw, reason } = pieces[2] else {
             panic!("{body}")
         };
         assert_eq!((raw, reason.name()), (rest, "too_many_events"));
     }
-    assert_eq!(split("a\nb\nc\nd", TEXT, &settings).unwrap().len(), 3);
-    assert_eq!(split("[{},{}]", JSON, &settings).unwrap().len(), 2);
+    assert_eq!(split("a\nb\nc\nd", TEXT, &settings, &mut |_| true).unwrap().len(), 3);
+    assert_eq!(split("[{},{}]", JSON, &settings, &mut |_| true).unwrap().len(), 2);
 }
 
 #[test]
@@ -316,7 +321,7 @@ fn hostile_bodies_take_linear_time() {
                 events_max: 1_000_000,
             };
             // Whether it can be decoded does not matter here.
-            drop(split(&body, content_type, &settings));
+            drop(split(&body, content_type, &settings, &mut |_| true));
         }
     }
     // Quadratic would be minutes, even optimised.
