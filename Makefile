@@ -1,6 +1,6 @@
 # The two commands that do everything are `make run` and `make test`; the scripts behind them are in dev/.
 
-.PHONY: help run demo test bench-sql faults fuzz up down env psql clean-stack
+.PHONY: help run demo test bench-sql faults backlog fuzz up down env psql clean-stack
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
@@ -18,6 +18,9 @@ test: ## starts servers of its own, runs every check and test, stops them
 
 faults: ## the fault suite, then RUNS=100 runs with faults drawn from SEED, on servers of its own
 	@dev/test.sh faults
+
+backlog: ## memory with PostgreSQL stalled, rates and drain with Elasticsearch away: EVENTS=200000 SLOW_SECONDS=20
+	@dev/test.sh backlog
 
 fuzz: ## looks for input that breaks a promise: FUZZ_SECONDS=300 for each target, FUZZ_TARGETS="split copy"
 	@dev/fuzz.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)

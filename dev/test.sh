@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Every check and test, on servers of its own (`make test`); with the argument `faults`: faults.sh (`make faults`).
+# Every check and test, on servers of its own (`make test`); with the argument `faults`: faults.sh (`make faults`),
+# with `backlog`: backlog.sh (`make backlog`).
 #
 # Formatting, lints and documentation count as one check each; then all tests of the workspace; then, if
 # TIMESCALEDB_COMMUNITY_ROOT names a root with the Community edition, the suites that use a database once more on it,
@@ -16,6 +17,8 @@ set -euo pipefail
 . "$dev/docker.sh"
 # shellcheck source=dev/faults.sh
 . "$dev/faults.sh"
+# shellcheck source=dev/backlog.sh
+. "$dev/backlog.sh"
 
 run=test-${checkout_name#checkout-}-$$
 runs=$stack_dir/tests
@@ -255,6 +258,7 @@ if ! am_root && docker_answers && ! "$dev/timescaledb.sh" prepare >/dev/null 2>&
 start_servers
 case ${1:-} in
   faults) check_faults ;;
+  backlog) check_backlog ;;
   *) check_everything ;;
 esac
 trap - EXIT

@@ -4,7 +4,8 @@
 //! (a database whose service is not its owner), [`fake_elasticsearch`] and
 //! [`proxy`] (faults), [`service`] (the binary as a child process), [`client`] (bytes as they are sent),
 //! [`flood`] (many large bodies at once), [`recordings`] (a real Vector's requests) and [`expectation`] (what must be stored of them), [`conditions`]
-//! (waiting), [`traffic`] (the others meanwhile), then [`rows`], [`search`] and [`invariants`] (what both stores hold). [`conservation`] puts all of it together.
+//! (waiting), [`traffic`] (the others meanwhile), then [`rows`], [`search`] and [`invariants`] (what both stores hold). [`conservation`] puts all of it together,
+//! [`backlog`] what is left to do after an outage.
 #![expect(
     clippy::expect_used,
     clippy::panic,
@@ -15,6 +16,7 @@
     reason = "support of tests: a broken expectation is a failed test, tasks end with it"
 )]
 
+pub mod backlog;
 pub mod client;
 pub mod conditions;
 pub mod conservation;

@@ -81,7 +81,7 @@ impl Search {
         method: &str,
         path: &str,
         content_type: &str,
-        body: Option<String>,
+        body: Option<impl Into<reqwest::Body>>,
     ) -> Result<(u16, Value), reqwest::Error> {
         let method = reqwest::Method::from_bytes(method.as_bytes()).expect("not a method");
         let mut request = self.client.request(method, format!("{}{path}", self.url));
@@ -127,8 +127,15 @@ impl Search {
     /// All documents of a stream, after a refresh; none if there is no such stream.
     pub async fn documents(&self, stream: &str) -> Vec<Document> {
         self.refresh(stream).await;
-        let hits = self.all_hits(stream, &json!({ "size": 2000, "sort": ["_doc"] })).await;
+        self.some_documents(stream, usize::MAX).await
+    }
+
+    /// Documents of a stream that a search finds now, as many as are asked for or all that there are.
+    pub async fn some_documents(&self, stream: &str, most: usize) -> Vec<Document> {
+        let first = json!({ "size": 2000, "sort": ["_doc"] });
+        let hits = self.hits(stream, &first, most).await;
         hits.into_iter()
+            .take(most)
             .map(|mut hit| Document {
                 id: text(&hit["_id"]),
                 index: text(&hit["_index"]),
@@ -140,11 +147,11 @@ impl Search {
     /// `_id` of every document that a query finds now, doubles included.
     pub async fn ids(&self, stream: &str, query: &Value) -> Vec<String> {
         let first = json!({ "size": 10_000, "sort": ["_doc"], "_source": false, "query": query });
-        let hits = self.all_hits(stream, &first).await;
+        let hits = self.hits(stream, &first, usize::MAX).await;
         hits.iter().map(|hit| text(&hit["_id"])).collect()
     }
 
-    async fn all_hits(&self, stream: &str, first: &Value) -> Vec<Value> {
+    async fn hits(&self, stream: &str, first: &Value, most: usize) -> Vec<Value> {
         let (status, mut page) = self
             .call("POST", &format!("/{stream}/_search?scroll=1m"), Some(first))
             .await
@@ -160,7 +167,7 @@ impl Search {
                 .as_array_mut()
                 .map(std::mem::take)
                 .unwrap_or_default();
-            if hits.is_empty() {
+            if hits.is_empty() || all.len() >= most {
                 self.ok("DELETE", "/_search/scroll", Some(&json!({ "scroll_id": scroll })))
                     .await;
                 return all;
