@@ -250,7 +250,8 @@ declare
   -- Ten minutes behind: events that are up to nine minutes old may still be on their way without being noted as late.
   v_rested timestamptz := date_trunc('minute', now()) - interval '10 minutes';
   v_oldest timestamptz;
-  v_stale tstzrange;
+  v_first timestamptz;
+  v_last timestamptz;
 begin
   if log_writer.timescale_edition() = 'community' then return false; end if;
   select counted_until into v_from from log_writer.stats_state for update skip locked;
@@ -265,14 +266,19 @@ begin
     v_until := v_from;
   end if;
   -- Never before the oldest event that is kept: what was counted of dropped ones must stay.
-  for v_stale in
-    with gone as (delete from log_writer.stats_stale where first_time < v_until returning first_time, last_time)
-    select unnest(range_agg(tstzrange(greatest(date_trunc('minute', first_time), v_oldest), last_time, '[]')))
-    from gone where last_time >= v_oldest
-  loop
-    perform log_writer.recount_stats(lower(v_stale), upper(v_stale) + interval '1 microsecond', v_until);
-  end loop;
-  return v_until < v_rested;
+  delete from log_writer.stats_stale where last_time < v_oldest;
+  select greatest(date_trunc('minute', min(first_time)), v_oldest) into v_first
+  from log_writer.stats_stale where first_time < v_until;
+  if v_first is not null then
+    -- What is later than p_most of it stays for the next call.
+    with gone as (
+      delete from log_writer.stats_stale where first_time < least(v_first + p_most, v_until) returning last_time),
+    later as (
+      insert into log_writer.stats_stale select v_first + p_most, last_time from gone where last_time >= v_first + p_most)
+    select least(max(last_time) + interval '1 microsecond', v_first + p_most) into v_last from gone;
+    perform log_writer.recount_stats(v_first, v_last, v_until);
+  end if;
+  return v_until < v_rested or exists (select from log_writer.stats_stale where first_time < v_until);
 end
 $f$;
 comment on function log_writer.refresh_stats is

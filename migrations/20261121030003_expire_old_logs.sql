@@ -21,6 +21,7 @@ begin
     declare
       v_before timestamptz := now() - p_keep;
       v_open timestamptz;
+      v_uncounted timestamptz;
       v_dropped bigint;
     begin
       if p_keep < interval '16 days' then
@@ -30,13 +31,19 @@ begin
       -- One replica at a time is enough.
       if not pg_try_advisory_xact_lock(hashtext('log_writer.drop_old_events')) then return 0; end if;
       select min(first_time) into v_open from log_writer.outbox;
-      select count(*) into v_dropped from drop_chunks('public.application_logs', older_than => least(v_before, v_open));
+      if log_writer.timescale_edition() = 'apache' then
+        select least(s.counted_until, (select min(first_time) from log_writer.stats_stale)) into v_uncounted
+        from log_writer.stats_state s;
+        if not isfinite(v_uncounted) then return 0; end if;
+      end if;
+      select count(*) into v_dropped
+      from drop_chunks('public.application_logs', older_than => least(v_before, v_open, v_uncounted));
       return v_dropped;
     end
     $f$
   $outer$, v_timescale);
   comment on function log_writer.drop_old_events is
-    'Drops chunks of application_logs whose events are all older than p_keep, but none that the outbox still points into.';
+    'Drops chunks of application_logs whose events are all older than p_keep, but none that the outbox still points into, and none that is not counted yet.';
 
   execute format($outer$
     create function log_writer.drop_old_stats(p_keep_minutes interval, p_keep interval) returns void

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// How much of a statement the audit trail keeps.
-const AUDITED_SQL_BYTES: usize = 4_096;
+const AUDITED_BYTES_MAX: usize = 4_096;
 
 /// Whose events an answer may hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,7 +157,7 @@ impl Asker {
         parameters: Map<String, Value>,
         asking: &Asking,
     ) -> Result<Answer, AskError> {
-        let target = json!({"question": entry.name, "parameters": parameters});
+        let target = audited(entry.name, &parameters);
         let answer = self.answer(entry, parameters, &asking.sight).await;
         self.record(asking, "search", target, &answer).await?;
         answer
@@ -243,10 +243,8 @@ impl Asker {
             .await
             .map(from_postgresql)
             .map_err(AskError::from);
-        let shown = sql
-            .get(..sql.floor_char_boundary(AUDITED_SQL_BYTES))
-            .unwrap_or_default();
-        self.record(asking, "run_sql", json!({"sql": shown}), &answer).await?;
+        self.record(asking, "run_sql", json!({"sql": beginning(sql)}), &answer)
+            .await?;
         answer
     }
 
@@ -277,14 +275,30 @@ impl Asker {
             Some(keys) => self.questions.ask(Question::LISTED_LOGS, &keys).await?,
         };
         let mut answer = paged(rows, parameters);
-        // A row that was dropped since makes a page shorter, and not the last one.
-        answer.next = (found.len() >= search::limit(parameters))
-            .then(|| search::page_end(&found))
-            .flatten();
+        // A row that was dropped since makes a page shorter, and not the last one. A page that was cut ends with its last row.
+        if !answer.truncated {
+            answer.next = (found.len() >= search::limit(parameters))
+                .then(|| search::page_end(&found))
+                .flatten();
+        }
         answer.store = "elasticsearch";
         answer.behind_seconds = (age + mirrored.refresh).as_secs_f64();
         Ok(Some(answer))
     }
+}
+
+/// A question as the audit trail keeps it: of large parameters the beginning, as text.
+fn audited(question: &str, parameters: &Map<String, Value>) -> Value {
+    let text = Value::Object(parameters.clone()).to_string();
+    if text.len() <= AUDITED_BYTES_MAX {
+        return json!({"question": question, "parameters": parameters});
+    }
+    json!({"question": question, "parameters": beginning(&text)})
+}
+
+fn beginning(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(AUDITED_BYTES_MAX))
+        .unwrap_or_default()
 }
 
 /// Puts the tenant that may be seen into the parameters.

@@ -33,6 +33,10 @@ const REFUSED_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// For how long.
 const REFUSED_TIME_MAX: Duration = Duration::from_secs(2);
 
+/// In requests that need no credential: whoever sends them may do everything.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NobodyIsAsked;
+
 /// Who is let in, and what was said about those who were not.
 #[derive(Debug, Clone)]
 pub(super) struct Guard {
@@ -97,9 +101,10 @@ pub(super) async fn ask(
     match asking.check(&request) {
         Ok(caller) => {
             request.headers_mut().remove(header::AUTHORIZATION);
-            if let Some(caller) = caller {
-                request.extensions_mut().insert(caller);
-            }
+            match caller {
+                Some(caller) => request.extensions_mut().insert(caller).map(drop),
+                None => request.extensions_mut().insert(NobodyIsAsked).map(drop),
+            };
             next.run(request).await
         }
         Err(denied) => {

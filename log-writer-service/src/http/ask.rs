@@ -14,7 +14,7 @@ use axum::{
 };
 use serde_json::{Map, Value};
 
-use super::{AppState, problem};
+use super::{AppState, access::NobodyIsAsked, problem};
 use crate::{
     ask::{AskError, Asker, Asking, CATALOGUE, CallExtensions, Entry, Sight, Tools, document},
     auth::Caller,
@@ -35,8 +35,8 @@ pub(super) fn routes(asker: &Asker, state: &AppState) -> Router<AppState> {
         .route_service("/mcp", tools);
     CATALOGUE.iter().fold(router, |router, entry| {
         let asker = asker.clone();
-        let handler = move |caller: Option<Extension<Caller>>, address: Peer, path: PathPairs, query: Pairs| {
-            answer(asker, entry, caller, address, path, query)
+        let handler = move |who: Who, address: Peer, path: PathPairs, query: Pairs| {
+            answer(asker, entry, who, address, path, query)
         };
         router.route(entry.path, get(handler))
     })
@@ -48,7 +48,7 @@ type Pairs = Result<Query<Vec<(String, String)>>, axum::extract::rejection::Quer
 async fn answer(
     asker: Asker,
     entry: &'static Entry,
-    caller: Option<Extension<Caller>>,
+    (caller, nobody_is_asked): Who,
     ConnectInfo(address): Peer,
     path: PathPairs,
     query: Pairs,
@@ -67,7 +67,11 @@ async fn answer(
         }
     }
     match asker
-        .ask(entry, parameters, &asking(caller.as_deref(), Some(address.ip())))
+        .ask(
+            entry,
+            parameters,
+            &asking(caller.as_deref(), nobody_is_asked.is_some(), Some(address.ip())),
+        )
         .await
     {
         Ok(answer) => Json(answer).into_response(),
@@ -80,17 +84,19 @@ fn asking_of_call(extensions: &CallExtensions) -> Asking {
     let parts = extensions.get::<Parts>();
     let caller = parts.and_then(|parts| parts.extensions.get::<Caller>());
     let address = parts.and_then(|parts| parts.extensions.get::<ConnectInfo<SocketAddr>>());
-    asking(caller, address.map(|address| address.0.ip()))
+    let nobody_is_asked = parts.is_some_and(|parts| parts.extensions.get::<NobodyIsAsked>().is_some());
+    asking(caller, nobody_is_asked, address.map(|address| address.0.ip()))
 }
 
-/// Who asks; without a caller nobody was asked for a credential.
-fn asking(caller: Option<&Caller>, address: Option<IpAddr>) -> Asking {
+/// Who asks. A request that came past the guard sees nothing.
+fn asking(caller: Option<&Caller>, nobody_is_asked: bool, address: Option<IpAddr>) -> Asking {
     Asking {
         sight: match caller {
             Some(caller) if !caller.is_admin => Sight::Tenant(Arc::clone(&caller.tenant)),
+            None if !nobody_is_asked => Sight::Tenant(Arc::from("")),
             Some(_) | None => Sight::All,
         },
-        may_annotate: caller.is_none_or(|caller| caller.may_annotate),
+        may_annotate: caller.map_or(nobody_is_asked, |caller| caller.may_annotate),
         actor: Actor::of_request(caller.map(|caller| caller.token.as_ref()), address),
     }
 }
@@ -98,21 +104,22 @@ fn asking(caller: Option<&Caller>, address: Option<IpAddr>) -> Asking {
 /// The route of annotations; it needs a scope of its own.
 pub(super) fn annotation_route(asker: &Asker) -> Router<AppState> {
     let asker = asker.clone();
-    let handler = move |caller: Option<Extension<Caller>>, address: Peer, path: Path<String>, body: Annotation| {
-        annotate(asker, caller, address, path, body)
-    };
+    let handler =
+        move |who: Who, address: Peer, path: Path<String>, body: Annotation| annotate(asker, who, address, path, body);
     Router::new()
         .route(ANNOTATION_PATH, post(handler))
         .layer(DefaultBodyLimit::max(CALL_BYTES_MAX))
 }
 
 type Peer = ConnectInfo<SocketAddr>;
+/// What the guard has put into the request.
+type Who = (Option<Extension<Caller>>, Option<Extension<NobodyIsAsked>>);
 type Annotation = Result<Json<Map<String, Value>>, JsonRejection>;
 
 /// Adds an analysis to an event: `{"timestamp", "analysis"}`, and `tenant` where the caller may choose one.
 async fn annotate(
     asker: Asker,
-    caller: Option<Extension<Caller>>,
+    (caller, nobody_is_asked): Who,
     ConnectInfo(address): Peer,
     Path(id): Path<String>,
     body: Annotation,
@@ -126,7 +133,10 @@ async fn annotate(
     };
     request.insert("id".to_owned(), Value::from(id));
     match asker
-        .annotate(request, &asking(caller.as_deref(), Some(address.ip())))
+        .annotate(
+            request,
+            &asking(caller.as_deref(), nobody_is_asked.is_some(), Some(address.ip())),
+        )
         .await
     {
         Ok(analysis) => Json(analysis).into_response(),

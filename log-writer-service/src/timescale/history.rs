@@ -4,16 +4,22 @@
 //! May be run by several replicas at once and left undone for hours: `log_stats_*` stay right, only slower to read. The
 //! work is done by functions of the owner's (`migrations/`), which hold the limits that must not be crossed.
 
+use std::time::Duration;
+
 use sqlx::PgPool;
 
 use super::{
-    error::StoreError,
+    error::{StoreError, StoreErrorKind},
     limits::{ANSWER_TIMEOUT, on_pool},
 };
 use crate::config::Retention;
 
-/// Rounds of counting at one go, each of ten minutes: after a long pause the rest is left to the next call.
+/// Rounds of counting at one go, each of ten minutes at most: after a long pause the rest is left to the next call.
 const ROUNDS_MAX: usize = 60;
+/// Time whose events are counted in one transaction.
+const MOST_AT_ONCE: Duration = Duration::from_secs(600);
+/// The same where there are too many of them for that.
+const LEAST_AT_ONCE: Duration = Duration::from_secs(60);
 
 /// Brings the counts of the Apache edition up to date; nothing to do on Community, whose jobs do it.
 ///
@@ -21,16 +27,22 @@ const ROUNDS_MAX: usize = 60;
 /// As any query; what was counted stays counted.
 pub async fn refresh_stats(pool: &PgPool) -> Result<(), StoreError> {
     let attempted = "count events for log_stats";
+    let mut most = MOST_AT_ONCE;
     for _ in 0..ROUNDS_MAX {
         let more = on_pool(pool, ANSWER_TIMEOUT, attempted, async |connection| {
-            sqlx::query_scalar::<_, bool>("select log_writer.refresh_stats()")
+            sqlx::query_scalar::<_, bool>("select log_writer.refresh_stats($1)")
+                .bind(most)
                 .fetch_one(connection)
                 .await
                 .map_err(StoreError::during(attempted))
         })
-        .await?;
-        if !more {
-            break;
+        .await;
+        match more {
+            Ok(true) => {}
+            Ok(false) => break,
+            // More events than can be counted in that time: of a shorter one.
+            Err(error) if error.kind() == StoreErrorKind::Timeout && most > LEAST_AT_ONCE => most = LEAST_AT_ONCE,
+            Err(error) => return Err(error),
         }
     }
     Ok(())

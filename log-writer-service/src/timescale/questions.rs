@@ -83,6 +83,13 @@ impl Questions {
             PgPoolOptions::new()
                 .max_connections(settings.connections_max.max(1))
                 .acquire_timeout(database.connect_timeout)
+                // A stranger's statement may have taken locks that outlive its transaction.
+                .after_release(|connection, _| {
+                    Box::pin(async move {
+                        connection.execute("select pg_advisory_unlock_all()").await?;
+                        Ok(true)
+                    })
+                })
                 .connect_lazy_with(options)
         };
         let own = connect_options(database, "log-writer api")?;
