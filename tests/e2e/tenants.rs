@@ -226,7 +226,7 @@ async fn made_of(stream: &Stream, marker: &str) -> Value {
     json!(found)
 }
 
-const TABLES: &str = "select string_agg(format('%s.%s', n.nspname, c.relname), ' ' order by 1)
+const TABLES: &str = "select string_agg(format('%s.%s', n.nspname, c.relname), ' ' order by n.nspname, c.relname)
     from (select * from pg_class where relkind in ('r', 'v', 'p', 'f', 'm', 'S')) c join pg_namespace n on n.oid = c.relnamespace
     where n.nspname in ('public', 'log_writer')";
 
