@@ -231,7 +231,8 @@ stop() {
 
 status() {
   locate
-  [ -e "$node/started" ] && node_pids | grep -qxF "$(field pid "$node/started")" && cat "$node/started"
+  # Not through a pipe: the end of grep would end what writes into it.
+  [ -e "$node/started" ] && grep -qxF "$(field pid "$node/started")" <(node_pids) && cat "$node/started"
 }
 
 parse_arguments "$@"
