@@ -1,6 +1,6 @@
 # The two commands that do everything are `make run` and `make test`; the scripts behind them are in dev/.
 
-.PHONY: help run demo test bench-sql faults backlog fuzz up down env psql clean-stack
+.PHONY: help run demo test bench instructions bench-sql faults backlog fuzz up down env psql clean-stack
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
@@ -24,6 +24,12 @@ backlog: ## memory with PostgreSQL stalled, rates and drain with Elasticsearch a
 
 fuzz: ## looks for input that breaks a promise: FUZZ_SECONDS=300 for each target, FUZZ_TARGETS="split copy"
 	@dev/fuzz.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)
+
+bench: ## the rate beside raw COPY and Vector's statement, CPU, memory, instructions an event: ROUNDS=3 EVENTS=400000 ROOT=…
+	@dev/bench.sh
+
+instructions: ## counts what one event costs the service, by valgrind: ARGUMENTS=--profile for where
+	@dev/instructions.sh $(ARGUMENTS)
 
 bench-sql: ## times the questions on ROWS=20000000 events in a server of its own: ROOT=… for another TimescaleDB
 	@dev/bench-sql.sh $(ROWS)

@@ -181,6 +181,16 @@ run_tests() {
   say "== $1: $((SECONDS - started)) s"
 }
 
+# What an event costs, where valgrind is or can be had.
+check_instructions() {
+  if command -v valgrind >/dev/null || (need valgrind valgrind); then
+    check "instructions an event" "$dev/instructions.sh" --check || true
+  else
+    skipped_names+=("instructions an event: there is no valgrind")
+    record "instructions an event" 0 0 1
+  fi
+}
+
 # Prints `path of the binary, how cargo selects it` of each suite that uses a database.
 database_suites() {
   local binary
@@ -227,6 +237,7 @@ check_everything() {
   check "format" cargo fmt --all --check || true
   check "lints" cargo clippy "${locked[@]}" --workspace --all-targets --all-features -- -D warnings || true
   check "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc "${locked[@]}" --workspace --no-deps || true
+  check_instructions
   build_tests || return 0
   await_servers || return 0
   run_tests "tests" ""

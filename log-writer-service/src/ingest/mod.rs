@@ -42,6 +42,8 @@ use self::{
     decode::{Decoded, Decoder},
     queue::{Lanes, Place, Queued},
 };
+#[cfg(any(test, feature = "targets"))]
+use crate::timescale::WriteRequest;
 use crate::{
     config::{self, Config},
     elasticsearch::Targets,
@@ -263,6 +265,16 @@ impl Ingestor {
         tokio::task::spawn_blocking(work)
             .await
             .unwrap_or_else(|error| Err(Refusal::Unavailable(format!("decoding the request failed: {error}"))))
+    }
+
+    /// What one request brings to its commit, without admission of its body and without a queue: for [`crate::targets`].
+    ///
+    /// # Errors
+    /// As [`Ingestor::accept`], for want of memory.
+    #[cfg(any(test, feature = "targets"))]
+    pub(crate) fn decode_now(&self, incoming: &Incoming, now: Timestamp) -> Result<WriteRequest, Refusal> {
+        let decoded = self.decoder.decode(incoming, &mut self.admission.open(), now)?;
+        Ok(decoded.request)
     }
 
     async fn commit(

@@ -2,12 +2,14 @@
 //!
 //! The fuzzers (`tests/fuzz/`, `make fuzz`) and the property tests beside this file call the same functions, with the same
 //! recordings and the same regressions as seeds. Built in unit tests and with the feature `targets` only.
+//! [`Replay`] is what `make instructions` counts.
 #![expect(
     clippy::expect_used,
     clippy::missing_panics_doc,
     reason = "a panic is what a fuzzer looks for"
 )]
 
+mod replay;
 mod stored;
 #[cfg(test)]
 mod tests;
@@ -16,6 +18,7 @@ mod wire;
 use uuid::Uuid;
 
 pub use self::{
+    replay::Replay,
     stored::{copy, document, normalise},
     wire::{decompress, split},
 };

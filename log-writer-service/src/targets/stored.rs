@@ -11,7 +11,7 @@ use crate::{
     event::{
         Arrival, DigestParts, LogEvent, Normaliser, RawEvent, StoredEvent, Timestamp, derive_id, mask, request_digest,
     },
-    timescale::{EncodedRows, read_encoded},
+    timescale::{EncodedRows, copy_stream, read_stream},
 };
 
 /// 2026-11-21T00:00:00Z.
@@ -24,7 +24,8 @@ const PATTERN_BYTES_MAX: usize = 5 * 512;
 const KEY_BYTES_MAX: usize = 512;
 const DEPTH_MAX: usize = 50;
 
-static CONFIG: LazyLock<Config> = LazyLock::new(|| toml::from_str(DEFAULT_FILE).expect("the defaults can be read"));
+pub(super) static CONFIG: LazyLock<Config> =
+    LazyLock::new(|| toml::from_str(DEFAULT_FILE).expect("the defaults can be read"));
 
 fn normaliser(depth_max: usize) -> Normaliser {
     let mut events = CONFIG.events.clone();
@@ -154,7 +155,7 @@ fn stored(data: &[u8]) -> Vec<StoredEvent> {
         let derived = derive_id(event.claimed_time, &digest, 0);
         rows.set_ids(row, event.own_id.unwrap_or(derived), derived);
     }
-    let read = read_encoded(&rows).expect("a stream that its reader takes to the last byte");
+    let read = read_stream(&copy_stream(&rows)).expect("a stream that its reader takes to the last byte");
     assert_eq!(read.len(), events.len());
     for (read, event) in read.iter().zip(&events) {
         assert_same(read, event);

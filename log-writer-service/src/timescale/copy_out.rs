@@ -74,13 +74,18 @@ impl CopyReader {
     }
 }
 
-/// Encoded rows, as the reader of what PostgreSQL sends takes them.
+/// Encoded rows as a COPY sends them.
 #[cfg(any(test, feature = "targets"))]
-pub(crate) fn read_encoded(rows: &super::EncodedRows) -> Option<Vec<StoredEvent>> {
+pub(crate) fn copy_stream(rows: &super::EncodedRows) -> Vec<u8> {
     let encoded: Vec<u8> = (0..rows.len()).flat_map(|row| rows.row(row)).copied().collect();
-    let stream = [COPY_HEADER, &encoded, super::copy::COPY_TRAILER].concat();
+    [COPY_HEADER, &encoded, super::copy::COPY_TRAILER].concat()
+}
+
+/// The rows of a whole COPY.
+#[cfg(any(test, feature = "targets"))]
+pub(crate) fn read_stream(stream: &[u8]) -> Option<Vec<StoredEvent>> {
     let mut events = Vec::new();
-    CopyReader::default().read(&stream, |event| events.push(event))?;
+    CopyReader::default().read(stream, |event| events.push(event))?;
     Some(events)
 }
 

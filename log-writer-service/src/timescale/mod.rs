@@ -41,7 +41,7 @@ mod warnings;
 mod write;
 
 #[cfg(any(test, feature = "targets"))]
-pub(crate) use self::copy_out::read_encoded;
+pub(crate) use self::copy_out::{copy_stream, read_stream};
 pub use self::{
     annotations::{annotate, forget_annotated, requeue_annotated},
     audit::{ActionId, ActionOutcome, Actor, AuditFilter, AuditRow, end, progress, purge_audit, record},

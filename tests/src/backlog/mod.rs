@@ -8,19 +8,15 @@ pub mod plain;
 
 use std::{
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
     time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use self::load::Rate;
 use crate::{
+    process::{Process, Watch},
     proxy::{Mode, Proxy},
     service::{Service, Settings},
     stack::{Database, Stream},
@@ -45,13 +41,6 @@ pub struct Drained {
     pub took: Duration,
     /// From the end of the outage to that.
     pub noticed: Duration,
-}
-
-/// The largest resident memory while it is watched.
-#[derive(Debug)]
-pub struct Watch {
-    most: Arc<AtomicU64>,
-    task: JoinHandle<()>,
 }
 
 impl Arena {
@@ -101,15 +90,7 @@ impl Arena {
     /// Watches the service's memory until it is dropped.
     #[must_use]
     pub fn watch_memory(&self) -> Watch {
-        let most = Arc::new(AtomicU64::new(0));
-        let (pid, seen) = (self.service.pid(), Arc::clone(&most));
-        let task = tokio::spawn(async move {
-            loop {
-                seen.fetch_max(resident_bytes(pid), Ordering::Relaxed);
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        });
-        Watch { most, task }
+        Process::of(self.service.pid()).watch_memory()
     }
 
     /// Events that wait for Elasticsearch, and those that it has.
@@ -183,25 +164,4 @@ impl Drained {
     pub fn rate(&self) -> f64 {
         self.documents as f64 / self.took.as_secs_f64()
     }
-}
-
-impl Watch {
-    /// The largest so far, in bytes, and begins anew.
-    #[must_use]
-    pub fn take_most(&self) -> u64 {
-        self.most.swap(0, Ordering::Relaxed)
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-fn resident_bytes(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib: Option<u64> = line.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
-    kib.unwrap_or_default() * 1024
 }

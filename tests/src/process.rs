@@ -1,0 +1,137 @@
+//! What processes cost, from `/proc`.
+
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::task::JoinHandle;
+
+/// `USER_HZ`: the same on every architecture that Linux shows `/proc` on.
+const TICKS_PER_SECOND: u64 = 100;
+
+/// The largest resident memory while it is watched.
+#[derive(Debug)]
+pub struct Watch {
+    most: Arc<AtomicU64>,
+    task: JoinHandle<()>,
+}
+
+/// A process.
+#[derive(Debug, Clone, Copy)]
+pub struct Process(u32);
+
+impl Process {
+    /// By its id.
+    #[must_use]
+    pub fn of(pid: u32) -> Self {
+        Self(pid)
+    }
+
+    /// This one.
+    #[must_use]
+    pub fn own() -> Self {
+        Self(std::process::id())
+    }
+
+    /// The one that started it.
+    #[must_use]
+    pub fn parent(self) -> Option<Self> {
+        u32::try_from(*self.numbers()?.get(1)?).ok().map(Self)
+    }
+
+    /// Processor time of all its threads so far.
+    #[must_use]
+    pub fn cpu(self) -> Duration {
+        self.sum(&[11, 12])
+    }
+
+    /// Processor time of it and of its children, those that have ended too.
+    #[must_use]
+    pub fn cpu_with_children(self) -> Duration {
+        let children = fs::read_dir("/proc").into_iter().flatten().filter_map(|entry| {
+            let child = Self(entry.ok()?.file_name().to_str()?.parse().ok()?);
+            (child.parent()?.0 == self.0).then(|| child.cpu())
+        });
+        children.sum::<Duration>() + self.sum(&[11, 12, 13, 14])
+    }
+
+    /// Resident memory.
+    #[must_use]
+    pub fn resident_bytes(self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0)).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib: Option<u64> = line.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+        kib.unwrap_or_default() * 1024
+    }
+
+    /// Watches its memory until that is dropped.
+    #[must_use]
+    pub fn watch_memory(self) -> Watch {
+        let most = Arc::new(AtomicU64::new(0));
+        let seen = Arc::clone(&most);
+        let task = tokio::spawn(async move {
+            loop {
+                seen.fetch_max(self.resident_bytes(), Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+        Watch { most, task }
+    }
+
+    fn sum(self, numbers: &[usize]) -> Duration {
+        let all = self.numbers().unwrap_or_default();
+        let ticks: u64 = numbers.iter().filter_map(|number| all.get(*number)).sum();
+        Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND)
+    }
+
+    /// The numbers of `stat` that follow the name, from the state (taken as 0) on; negative ones are 0.
+    fn numbers(self) -> Option<Vec<u64>> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0)).ok()?;
+        let (_, after_name) = stat.rsplit_once(')')?;
+        Some(
+            after_name
+                .split_whitespace()
+                .map(|number| number.parse().unwrap_or(0))
+                .collect(),
+        )
+    }
+}
+
+impl Watch {
+    /// The largest so far, in bytes, and begins anew.
+    #[must_use]
+    pub fn take_most(&self) -> u64 {
+        self.most.swap(0, Ordering::Relaxed)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_has_a_parent_memory_and_time() {
+        let start = std::time::Instant::now();
+        while start.elapsed() < Duration::from_millis(200) {
+            std::hint::spin_loop();
+        }
+        let own = Process::own();
+        assert!(own.cpu() >= Duration::from_millis(50) && own.cpu_with_children() >= own.cpu());
+        assert!(own.resident_bytes() > 1_000_000);
+        assert_eq!(
+            own.parent().map(|parent| parent.0),
+            Some(std::os::unix::process::parent_id())
+        );
+    }
+}
