@@ -3,10 +3,11 @@
 //!
 //! The modules in the order of an event's way (docs/ARCHITECTURE.md): [`http`] takes the request, [`wire`] cuts it into raw
 //! events, [`event`] normalises them, [`ingest`] groups requests and commits them through [`timescale`], [`delivery`] reads
-//! them back and hands them to [`elasticsearch`]. [`ask`] answers questions about what is stored, [`verify`] compares both
+//! them back and hands them to [`elasticsearch`]. [`archive`] keeps as files what retention drops. [`ask`] answers questions about what is stored, [`verify`] compares both
 //! stores. [`app`] puts the parts together.
 
 pub mod app;
+pub mod archive;
 pub mod ask;
 pub mod auth;
 pub mod cli;

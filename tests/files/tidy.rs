@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Module → modules of the service that it may import, besides itself and `config`.
-const MAY_IMPORT: [(&str, &[&str]); 13] = [
+const MAY_IMPORT: [(&str, &[&str]); 14] = [
     ("event", &[]),
     ("auth", &[]),
     ("wire", &["event"]),
@@ -27,11 +27,13 @@ const MAY_IMPORT: [(&str, &[&str]); 13] = [
     ),
     ("ask", &["timescale", "elasticsearch", "event"]),
     ("verify", &["timescale", "elasticsearch", "event"]),
+    ("archive", &["timescale", "elasticsearch", "event"]),
     ("http", &["ask", "auth", "ingest", "timescale", "event", "telemetry"]),
     (
         "cli",
         &[
             "app",
+            "archive",
             "ask",
             "auth",
             "ingest",

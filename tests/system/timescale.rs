@@ -8,6 +8,7 @@
     reason = "what the helpers of a test expect is part of the test"
 )]
 
+mod timescale_archive;
 mod timescale_audit;
 mod timescale_commit;
 mod timescale_database;

@@ -161,6 +161,8 @@ fn kept_for_30_days() -> Retention {
         events: Duration::from_secs(30 * 86_400),
         stats_minutes: Duration::from_secs(90 * 86_400),
         stats: Duration::from_secs(365 * 86_400),
+        archive_path: None,
+        archive_zstd_level: 6,
     }
 }
 

@@ -3,6 +3,7 @@
 //! The listener comes first, so that health checks are answered while the stores are still away; PostgreSQL is waited for in the
 //! background, Elasticsearch too. How it ends: `leave`.
 
+mod archiving;
 mod keys;
 mod leave;
 mod questions;
@@ -64,6 +65,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let tasks = Tasks::default();
     let readiness = Readiness::default();
     let pool = timescale::connect_pool(&config.database).await?;
+    let archive = archiving::ArchiveState::new(&config);
     let mirror = MirrorParts::new(&config)?;
     let targets = mirror.as_ref().map(|mirror| mirror.targets.clone());
     let ingestor = Ingestor::new(&config, targets, readiness.clone(), keep_patterns(&pool, &tasks))?;
@@ -77,6 +79,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             readiness: readiness.clone(),
             monitor: Monitor::new(pool.clone()),
             mirror: mirror_probe(delivery.clone()),
+            archive: archive.probe(),
             prometheus: prometheus.clone(),
             letters_max: config.database.dead_letters_rows_max,
         },
@@ -99,6 +102,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         delivery: delivery.clone(),
         readiness: readiness.clone(),
         tasks: tasks.clone(),
+        archive,
     };
     tasks.spawn("store", store.run());
 
@@ -183,8 +187,15 @@ fn targets_of(config: &Config) -> anyhow::Result<Targets> {
 /// # Errors
 /// If the configuration names no usable targets or aliases.
 pub fn redecoder(config: &Config) -> anyhow::Result<Redecoder> {
-    let targets = config.elasticsearch.enabled.then(|| targets_of(config)).transpose()?;
-    Ok(Redecoder::new(config, targets)?)
+    Ok(Redecoder::new(config, targets(config)?)?)
+}
+
+/// Where events go in Elasticsearch; `None` if nowhere.
+///
+/// # Errors
+/// If the configuration names no usable targets.
+pub fn targets(config: &Config) -> anyhow::Result<Option<Targets>> {
+    config.elasticsearch.enabled.then(|| targets_of(config)).transpose()
 }
 
 /// What compares both stores, as the service names what it writes.
@@ -254,6 +265,7 @@ struct Store {
     delivery: Option<Arc<Delivery>>,
     readiness: Readiness,
     tasks: Tasks,
+    archive: archiving::ArchiveState,
 }
 
 impl Store {
@@ -272,6 +284,7 @@ impl Store {
         }
         tokio::select! {
             () = self.keep_house() => {}
+            () = archiving::archive(self.config.clone(), self.archive.clone()) => {}
             () = stopping.cancelled() => {}
         }
     }

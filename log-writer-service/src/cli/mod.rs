@@ -4,6 +4,7 @@
 //! configuration, all of them on standard error (`verify` has its own codes). Standard output has only what a command
 //! was asked for.
 
+mod archive;
 mod audit;
 mod bootstrap;
 mod config;
@@ -13,6 +14,7 @@ mod healthcheck;
 mod mcp;
 mod migrate;
 mod moment;
+mod progress;
 mod serve;
 mod table;
 mod token;
@@ -74,6 +76,9 @@ enum Command {
     /// Shows the configuration
     #[command(subcommand)]
     Config(config::Command),
+    /// Lists, checks and restores archived events
+    #[command(subcommand)]
+    Archive(archive::Command),
     /// Shows who did what: the audit trail
     #[command(subcommand)]
     Audit(audit::Command),
@@ -97,6 +102,7 @@ pub fn run() -> ExitCode {
     let Arguments { given, command } = Arguments::parse();
     let done = match command {
         Some(Command::Config(command)) => command.run(&given),
+        Some(Command::Archive(command)) => command.run(&given),
         Some(Command::Audit(command)) => command.run(&given),
         Some(Command::DeadLetters(command)) => command.run(&given),
         Some(Command::Healthcheck(arguments)) => arguments.run(&given),

@@ -205,6 +205,9 @@ fn retention(config: &Config, merge: &mut Merge) {
             merge.refuse(&[key], "must be at least 16d: late events are counted for 14 days");
         }
     }
+    if !(1..=19).contains(&retention.archive_zstd_level) {
+        merge.refuse(&["retention.archive_zstd_level"], "must be between 1 and 19");
+    }
     if accept_past > COUNTED_BACK {
         merge.refuse(
             &["events.accept_past", "retention.enabled"],

@@ -1,6 +1,6 @@
-//! Section `[retention]`: how long events and counts are kept.
+//! Section `[retention]`: how long events and counts are kept, and where events are archived.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
@@ -19,4 +19,8 @@ pub struct Retention {
     /// How long counts per hour and per day are kept.
     #[serde(with = "super::unit::duration")]
     pub stats: Duration,
+    /// Folder to archive events in before they are dropped; `None`: they are dropped.
+    pub archive_path: Option<PathBuf>,
+    /// How hard the files there are compressed, 1 to 19.
+    pub archive_zstd_level: i32,
 }

@@ -144,6 +144,12 @@ fn describe_database() {
         "log_writer_elasticsearch_ready",
         "1 if templates and policy are in place and nothing is paused."
     );
+    describe_gauge!(
+        "log_writer_archive_failing",
+        "1 if events could not be archived at the last look: nothing is dropped until they can be."
+    );
+    describe_counter!("log_writer_archive_events_total", "Events written to the archive.");
+    describe_counter!("log_writer_archive_bytes_total", "Bytes of these files, compressed.");
     describe_gauge!("log_writer_build_info", "1, with the version as label.");
     gauge!("log_writer_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }
@@ -247,6 +253,17 @@ pub(crate) fn looked_up(in_older: usize, in_newest: usize, all: usize) {
     ] {
         counter!("log_writer_lookup_documents_total", "outcome" => outcome).increment(count(documents));
     }
+}
+
+/// Whether the last attempt to archive failed.
+pub(crate) fn archive_failing(failing: bool) {
+    gauge!("log_writer_archive_failing").set(f64::from(u8::from(failing)));
+}
+
+/// Events were archived.
+pub(crate) fn archived(events: u64, bytes: u64) {
+    counter!("log_writer_archive_events_total").increment(events);
+    counter!("log_writer_archive_bytes_total").increment(bytes);
 }
 
 /// Second copies were removed.

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
+use chrono::{DateTime, Utc};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 
@@ -31,6 +32,20 @@ pub struct MirrorStatus {
 /// Tells the mirror's state; made by `app`, so that nothing here knows delivery.
 pub type MirrorProbe = Arc<dyn Fn() -> MirrorStatus + Send + Sync>;
 
+/// How the archive of dropped events stands, in this process.
+#[derive(Debug, Clone, Serialize)]
+pub struct ArchiveStatus {
+    /// Whether events are archived before they are dropped.
+    pub enabled: bool,
+    /// What stood in the way at the last look, if anything: nothing is dropped then.
+    pub problem: Option<String>,
+    /// When it was last looked for what is due.
+    pub looked_at: Option<DateTime<Utc>>,
+}
+
+/// Tells the archive's state.
+pub type ArchiveProbe = Arc<dyn Fn() -> ArchiveStatus + Send + Sync>;
+
 /// Where status and metrics get their facts.
 #[derive(Clone)]
 pub struct Observatory {
@@ -42,6 +57,8 @@ pub struct Observatory {
     pub monitor: Monitor,
     /// The mirror.
     pub mirror: MirrorProbe,
+    /// The archive.
+    pub archive: ArchiveProbe,
     /// What was counted.
     pub prometheus: PrometheusHandle,
     /// `database.dead_letters_rows_max`.
@@ -73,6 +90,8 @@ pub struct Status {
     pub dead_letters: Option<LetterTotals>,
     /// The mirror.
     pub elasticsearch: MirrorStatus,
+    /// The archive.
+    pub archive: ArchiveStatus,
     /// Versions and edition; absent while PostgreSQL does not answer.
     pub postgres: Option<StoreStatus>,
     /// What PostgreSQL did not tell in time, and why; empty if all is known.
@@ -147,6 +166,7 @@ impl Observatory {
             backlog: store.as_ref().map(|store| backlog(&store.backlog)),
             dead_letters: known(letters, &mut unknown),
             elasticsearch: (self.mirror)(),
+            archive: (self.archive)(),
             postgres: known(versions, &mut unknown),
             unknown,
             metrics: super::metric::series(&self.prometheus.render()),

@@ -98,6 +98,12 @@ impl ActionOutcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ActionId(i64);
 
+impl fmt::Display for ActionId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(out)
+    }
+}
+
 /// Records an action of which `affected` are done, in the transaction of the executor.
 ///
 /// # Errors

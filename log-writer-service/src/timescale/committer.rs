@@ -18,6 +18,7 @@ use super::{
     outbox_plan::RowLimits,
     pool::{self, COMMITTER_NAME},
     rehearsal::rehearse,
+    restore::restore,
     warnings::Warnings,
     write::{CommitMode, Context, Met, Part, Receipt, Session, WriteRequest, commit_parts},
 };
@@ -177,6 +178,38 @@ impl Committer {
         let context = self.context();
         let transaction = Box::pin(recommit(&mut session, &context, letter, action, part, mode));
         let outcome = within(mode.transaction_timeout, "commit the batch", transaction).await;
+        self.ended(session, outcome).await
+    }
+
+    /// Commits events of an archive; counts those that were not stored to the action.
+    ///
+    /// # Errors
+    /// As [`Self::commit`]; the same may be restored again after any error.
+    ///
+    /// # Cancel safety
+    /// As [`Self::commit`].
+    pub async fn restore(
+        &mut self,
+        action: ActionId,
+        request: &mut WriteRequest,
+        mode: &CommitMode,
+    ) -> Result<Receipt, StoreError> {
+        let mut parts = [Part {
+            digest: request.digest,
+            received: request.received,
+            rows: &mut request.rows,
+            letters: &request.dead_letters,
+            source: &request.source,
+        }];
+        let mut session = self.taken_session().await?;
+        let mut chunks = std::mem::take(&mut self.chunks);
+        let context = self.context();
+        let transaction = Box::pin(async {
+            chunks.make_for(&mut session.connection, &parts, mode).await?;
+            restore(&mut session, &context, action, &mut parts, mode).await
+        });
+        let outcome = within(mode.transaction_timeout, "restore events", transaction).await;
+        self.chunks = chunks;
         self.ended(session, outcome).await
     }
 

@@ -73,6 +73,19 @@ impl EncodedRows {
     ///
     /// `target` is the stream or index in Elasticsearch, `None` if the event goes nowhere. Returns the event's pattern.
     pub fn push(&mut self, event: &LogEvent<'_>, ingested_at: Timestamp, target: Option<&Arc<str>>) -> Option<i64> {
+        let pattern = pattern_of(event.level, &event.message);
+        self.push_with(event, ingested_at, target, pattern);
+        pattern
+    }
+
+    /// The same with the pattern that the event had before.
+    pub fn push_with(
+        &mut self,
+        event: &LogEvent<'_>,
+        ingested_at: Timestamp,
+        target: Option<&Arc<str>>,
+        pattern: Option<i64>,
+    ) {
         self.notes.push(RowNote {
             start: self.buffer.len(),
             position: u32::try_from(self.notes.len()).unwrap_or(u32::MAX),
@@ -106,12 +119,10 @@ impl EncodedRows {
         put_jsonb(out, event.error_details.as_deref());
         put_jsonb(out, event.performance_metrics.as_deref());
         put_jsonb(out, event.ai_analysis.as_deref());
-        let pattern = pattern_of(event.level, &event.message);
         match pattern {
             Some(pattern) => put_field(out, &pattern.to_be_bytes()),
             None => put_null(out),
         }
-        pattern
     }
 
     /// Sets where a row's event stood in its request; without it, its number among the rows.

@@ -30,8 +30,9 @@ impl Tenants {
 }
 
 impl CopyReader {
-    /// Hands on the rows of one message; PostgreSQL never splits a row over two. `None`: it is no row of ours.
-    pub(super) fn read(&mut self, mut message: &[u8], mut visit: impl FnMut(StoredEvent)) -> Option<()> {
+    /// Hands on the rows of one message, each with its pattern; PostgreSQL never splits a row over two. `None`: it is no row
+    /// of ours.
+    pub(super) fn read(&mut self, mut message: &[u8], mut visit: impl FnMut(StoredEvent, Option<i64>)) -> Option<()> {
         if !self.begun {
             message = message.get(COPY_HEADER.len()..)?;
             self.begun = true;
@@ -40,14 +41,17 @@ impl CopyReader {
             message = after;
             match i16::from_be_bytes(*count) {
                 -1 => return Some(()),
-                COLUMN_COUNT => visit(self.row(&mut message)?),
+                COLUMN_COUNT => {
+                    let (event, pattern) = self.row(&mut message)?;
+                    visit(event, pattern);
+                }
                 _ => return None,
             }
         }
         Some(())
     }
 
-    fn row(&mut self, rest: &mut &[u8]) -> Option<StoredEvent> {
+    fn row(&mut self, rest: &mut &[u8]) -> Option<(StoredEvent, Option<i64>)> {
         let event = StoredEvent {
             id: Uuid::from_slice(take_field(rest)?).ok()?,
             timestamp: time(take_field(rest))?,
@@ -68,9 +72,9 @@ impl CopyReader {
             performance_metrics: json(take_field(rest))?,
             ai_analysis: json(take_field(rest))?,
         };
-        // The pattern: a document has none.
-        take_field(rest);
-        Some(event)
+        // Apart: a document has none.
+        let pattern = number(take_field(rest));
+        Some((event, pattern))
     }
 }
 
@@ -85,7 +89,7 @@ pub(crate) fn copy_stream(rows: &super::EncodedRows) -> Vec<u8> {
 #[cfg(any(test, feature = "targets"))]
 pub(crate) fn read_stream(stream: &[u8]) -> Option<Vec<StoredEvent>> {
     let mut events = Vec::new();
-    CopyReader::default().read(stream, |event| events.push(event))?;
+    CopyReader::default().read(stream, |event, _| events.push(event))?;
     Some(events)
 }
 

@@ -28,6 +28,22 @@ pub(super) struct NotedBatch {
     pub(super) requests: Vec<Noted>,
 }
 
+impl NotedBatch {
+    /// A number for a batch whose requests are new whatever their digests are; none is noted.
+    pub(super) async fn of_new(connection: &mut PgConnection, requests: usize) -> Result<Self, StoreError> {
+        let (batch_id, begun) =
+            sqlx::query_as("select nextval('log_writer.batch_ids'), (extract(epoch from now()) * 1000000)::bigint")
+                .fetch_one(connection)
+                .await
+                .map_err(StoreError::during("take a number for the batch"))?;
+        Ok(Self {
+            batch_id,
+            begun: Timestamp(begun),
+            requests: vec![Noted::New; requests],
+        })
+    }
+}
+
 /// Notes the digests and takes a number for the batch.
 ///
 /// Sorted, so that two committers with the same digests wait instead of deadlocking; a twin in flight elsewhere is

@@ -48,7 +48,8 @@ pub async fn refresh_stats(pool: &PgPool) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Drops events and counts that are older than they are kept; how many chunks of events.
+/// Drops events and counts that are older than they are kept; how many chunks of events. Those that are to be archived first
+/// are left to the archive.
 ///
 /// # Errors
 /// As any query.
@@ -57,14 +58,18 @@ pub async fn expire(pool: &PgPool, settings: &Retention) -> Result<u64, StoreErr
         return Ok(0);
     }
     let attempted = "drop events older than retention.events";
-    let dropped = on_pool(pool, ANSWER_TIMEOUT, attempted, async |connection| {
-        sqlx::query_scalar::<_, i64>("select log_writer.drop_old_events($1)")
-            .bind(settings.events)
-            .fetch_one(connection)
-            .await
-            .map_err(StoreError::during(attempted))
-    })
-    .await?;
+    let dropped = if settings.archive_path.is_some() {
+        0
+    } else {
+        on_pool(pool, ANSWER_TIMEOUT, attempted, async |connection| {
+            sqlx::query_scalar::<_, i64>("select log_writer.drop_old_events($1)")
+                .bind(settings.events)
+                .fetch_one(connection)
+                .await
+                .map_err(StoreError::during(attempted))
+        })
+        .await?
+    };
     let attempted = "drop counts older than retention.stats";
     on_pool(pool, ANSWER_TIMEOUT, attempted, async |connection| {
         sqlx::query("select log_writer.drop_old_stats($1, $2)")

@@ -6,6 +6,7 @@
 //! not answer is [`StoreErrorKind::Timeout`], or [`StoreErrorKind::Unavailable`] where a connection was still to be made.
 
 mod annotations;
+mod archive;
 mod audit;
 mod batch;
 mod bisect;
@@ -34,6 +35,7 @@ mod pool;
 mod questions;
 mod read_back;
 mod rehearsal;
+mod restore;
 mod settle;
 mod staging;
 mod status;
@@ -44,6 +46,7 @@ mod write;
 pub(crate) use self::copy_out::{copy_stream, read_stream};
 pub use self::{
     annotations::{annotate, forget_annotated, requeue_annotated},
+    archive::{ArchiveTurn, ArchivedEvent, ArchivedSpan, Span, TenantState, hold_events, tenant_existed},
     audit::{ActionId, ActionOutcome, Actor, AuditFilter, AuditRow, end, progress, purge_audit, record},
     books::Books,
     census::{Again, Census, CountedBucket, Standing},

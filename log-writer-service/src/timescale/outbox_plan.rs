@@ -106,20 +106,26 @@ fn cut(mut listed: Vec<Stored>, chunk: i64, limits: RowLimits) -> Vec<PlannedRow
     rows
 }
 
-/// Inserts the rows, within the caller's transaction.
+/// Inserts the rows, within the caller's transaction; from one attempt on Elasticsearch is asked before anything is sent.
 pub(super) async fn enqueue(
     connection: &mut PgConnection,
     batch_id: i64,
     rows: &[PlannedRow],
+    attempts: i32,
 ) -> Result<(), StoreError> {
     // In groups: what lists its events is large as JSON, and a large request makes many of them.
     for group in rows.chunk_by(|one, next| one.open.is_none() && next.open.is_none()) {
-        enqueue_group(connection, batch_id, group).await?;
+        enqueue_group(connection, batch_id, group, attempts).await?;
     }
     Ok(())
 }
 
-async fn enqueue_group(connection: &mut PgConnection, batch_id: i64, rows: &[PlannedRow]) -> Result<(), StoreError> {
+async fn enqueue_group(
+    connection: &mut PgConnection,
+    batch_id: i64,
+    rows: &[PlannedRow],
+    attempts: i32,
+) -> Result<(), StoreError> {
     let json: Vec<serde_json::Value> = rows
         .iter()
         .map(|row| {
@@ -138,6 +144,7 @@ async fn enqueue_group(connection: &mut PgConnection, batch_id: i64, rows: &[Pla
     sqlx::query(include_str!("sql/enqueue_outbox_rows.sql"))
         .bind(batch_id)
         .bind(serde_json::Value::from(json))
+        .bind(attempts)
         .execute(connection)
         .await
         .map_err(StoreError::during("enqueue outbox rows"))?;

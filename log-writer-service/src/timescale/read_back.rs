@@ -55,7 +55,7 @@ impl Outbox {
             of_batch.entry(row.batch_id).or_default().push(number);
         }
         let statement = copy_statement(&windows(rows), of_batch.keys());
-        let mut place = |event: StoredEvent| {
+        let mut place = |event: StoredEvent, _: Option<i64>| {
             let owner = of_batch.get(&event.batch_id).into_iter().flatten().find(|number| {
                 rows.get(**number).is_some_and(|row| {
                     row.first <= event.timestamp

@@ -203,7 +203,7 @@ pub(super) async fn store_parts(
     dead_letters::keep(&mut session.connection, noted.batch_id, &letters).await?;
     note_late_events(&mut session.connection, &batch, noted.begun).await?;
     let plan = outbox_plan::plan(&batch, &exceptions, context.row_limits);
-    outbox_plan::enqueue(&mut session.connection, noted.batch_id, &plan.rows).await?;
+    outbox_plan::enqueue(&mut session.connection, noted.batch_id, &plan.rows, 0).await?;
     let books = sum(&receipts, &plan);
     books::add_to_books(&mut session.connection, context.worker, &books).await?;
     Ok(receipts)

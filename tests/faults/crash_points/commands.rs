@@ -1,14 +1,17 @@
-//! What changes a store as a whole: migration, bootstrap, dead letters that are tried again, and repair.
+//! What changes a store as a whole: migration, bootstrap, dead letters that are tried again, repair, archive and restore.
 
 use std::panic::AssertUnwindSafe;
 
+use chrono::{TimeDelta, Utc};
 use futures::FutureExt as _;
 use log_writer_tests::{
-    search::Search,
+    conditions::{SOON, eventually},
+    search::{Document, Search},
     service::{Service, Settings, assert_died_at, run_command},
     stack::{Database, Stream, random_word},
 };
 use serde_json::json;
+use uuid::Uuid;
 
 use super::{
     bodies::{ACCEPT_POISON, Kind, REFUSE_POISON},
@@ -175,4 +178,74 @@ async fn a_repair_that_dies_brings_back_once_what_was_missing() {
         assert!(matches!(done.status.code(), Some(0 | 1)), "{point}: {done:?}");
         sender.assert_nothing_lost_or_doubled().await;
     }
+}
+
+/// Every column of every event but the batch.
+const EVENTS: &str =
+    "select coalesce(string_agg((to_jsonb(l) - 'batch_id')::text, E'\\n' order by id), '') from application_logs l";
+
+/// Events of four days that are older than they are kept, delivered and counted.
+async fn store_old_events(database: &Database, settings: &Settings) {
+    let service = Service::start(settings.clone().any_time()).await;
+    let event = |number: i64| {
+        let time = Utc::now() - TimeDelta::days(40 + number % 4);
+        json!({ "event_id": Uuid::now_v7(), "timestamp": time.to_rfc3339(), "level": "error", "message": format!("event {number}"),
+            "tags": ["old"], "number": number })
+    };
+    service.ingest(&(0..40).map(event).collect()).await;
+    service.until_delivered().await;
+    while database
+        .text("select log_writer.refresh_stats(interval '20 days')::text")
+        .await
+        == "true"
+    {}
+}
+
+#[tokio::test]
+async fn an_archive_or_restore_that_dies_anywhere_costs_no_event_and_goes_on() {
+    let (database, stream) = (Database::create().await, Stream::create().await);
+    let archive = tempfile::tempdir().expect("a folder");
+    let folder = archive.path().to_string_lossy().into_owned();
+    let settings = Settings::new(database.url(), stream.search.url(), &stream.tenant)
+        .set("delivery.lease", "1s")
+        .set("delivery.renew_every", "300ms");
+    store_old_events(&database, &settings).await;
+    let documents = stream.search.documents(&stream.name()).await;
+    let settings = settings.set("retention.archive_path", &folder);
+    let events = database.text(EVENTS).await;
+    let count = "select count(*) from application_logs";
+    for (point, left) in [
+        ("archive::before_rename", 40),
+        ("archive::before_manifest", 40),
+        ("archive::before_drop", 40),
+        ("archive::after_drop", 30),
+    ] {
+        let mut service = Service::start_unasked(settings.clone().failpoints(&dies_at(point, 0)));
+        service.until_died_at(point).await;
+        assert_eq!(database.number(count).await, left, "{point}");
+    }
+    let service = Service::start(settings.clone()).await;
+    eventually("retention to drop all", SOON, || async {
+        (database.number(count).await == 0).then_some(())
+    })
+    .await;
+    for (point, back) in [("restore::before_commit", 0), ("restore::after_commit", 10)] {
+        let armed = settings.clone().failpoints(&dies_at(point, 0));
+        assert_died_at(&run_command(&["archive", "restore", "--all"], &armed).await, point);
+        assert_eq!(database.number(count).await, back, "{point}");
+    }
+    let done = run_command(&["archive", "restore", "--all"], &settings).await;
+    assert!(done.status.success(), "{done:?}");
+    assert_eq!(database.text(EVENTS).await, events);
+    service.until_delivered().await;
+    let now = stream.search.documents(&stream.name()).await;
+    assert_eq!(ids(&now), ids(&documents), "each document once");
+    let books = service.status().await["books"].clone();
+    assert_eq!(books["balanced"], true, "{books}");
+}
+
+fn ids(documents: &[Document]) -> Vec<&str> {
+    let mut ids: Vec<&str> = documents.iter().map(|document| document.id.as_str()).collect();
+    ids.sort_unstable();
+    ids
 }

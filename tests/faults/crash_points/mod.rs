@@ -1,7 +1,7 @@
 //! The process dies at a failpoint, is started again, and its sender sends again what was not acknowledged.
 //!
 //! `one_process`: committing, delivering, housekeeping. `replicas`: what needs a second process on the same outbox.
-//! `commands`: migration, bootstrap, redrive, repair. Each proves that it died where it should, by SIGABRT, and that afterwards
+//! `commands`: migration, bootstrap, redrive, repair, archive, restore. Each proves that it died where it should, by SIGABRT, and that afterwards
 //! acknowledged = in SQL = in Elasticsearch or a dead letter, each once, nothing open, books balanced.
 //!
 //! `FAULT_ROUNDS=N` runs the loop of `one_process` N times, the point being passed now more and now less often first.

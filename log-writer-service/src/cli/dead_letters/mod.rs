@@ -8,12 +8,9 @@ mod purge;
 mod redrive;
 mod which;
 
-use std::io::{self, IsTerminal, Write};
-
 use clap::Subcommand;
-use tokio::time::{Duration, Instant};
 
-use super::{Given, block_on, unreachable};
+use super::{Given, block_on, progress::Progress, unreachable};
 use crate::{config::Config, timescale};
 
 #[derive(Debug, Subcommand)]
@@ -44,42 +41,6 @@ impl Command {
             Self::Show(arguments) => arguments.run(pool).await,
             Self::Redrive(arguments) => arguments.run(config, pool).await,
             Self::Purge(arguments) => arguments.run(pool).await,
-        }
-    }
-}
-
-/// Lines on standard error now and then, if a person looks at it.
-struct Progress {
-    what: &'static str,
-    all: i64,
-    next: Instant,
-    is_shown: bool,
-}
-
-impl Progress {
-    const EVERY: Duration = Duration::from_secs(1);
-
-    fn new(what: &'static str, all: i64) -> Self {
-        Self {
-            what,
-            all,
-            next: Instant::now() + Self::EVERY,
-            is_shown: io::stderr().is_terminal(),
-        }
-    }
-
-    fn show(&mut self, done: i64) {
-        if self.is_shown && Instant::now() >= self.next {
-            self.next = Instant::now() + Self::EVERY;
-            let percent = done.saturating_mul(100) / self.all.max(1);
-            // A terminal that went away is no reason to stop.
-            writeln!(
-                io::stderr(),
-                "{}: {done} of {} letters ({percent} %)",
-                self.what,
-                self.all
-            )
-            .ok();
         }
     }
 }

@@ -56,7 +56,9 @@ impl Arguments {
         let target = target(&filter, self.limit, Some(self.older_than));
         let running = ActionOutcome::Running;
         let action = timescale::record(pool, &Actor::of_process(), "dead-letters purge", &target, 0, running).await?;
-        let purged = self.purge(pool, action, &filter, Progress::new("purge", all)).await;
+        let purged = self
+            .purge(pool, action, &filter, Progress::new("purge", "letters", all))
+            .await;
         let ended = timescale::end(pool, action, purged.is_err()).await;
         self.tell(purged?, true)?;
         Ok(ended?)

@@ -102,7 +102,7 @@ impl Arguments {
             name: format!("dead-letters {}", app::instance()),
             committer: None,
             outcome: Outcome::default(),
-            progress: Progress::new("redrive", all),
+            progress: Progress::new("redrive", "letters", all),
         };
         let done = work.redrive(&filter, all, last).await;
         // What was done is done, whatever happened then.

@@ -14,14 +14,14 @@ use sqlx::{PgConnection, Row};
 
 use super::keep::{self, Letter, WHOLE_REQUEST, without_nul};
 use crate::{
-    event::{Digest, Timestamp},
+    event::Digest,
     failpoint::failpoint,
     timescale::{
         audit::{self, ActionId, ActionOutcome},
         batch::Batch,
         bisect,
         books::{self, Books},
-        digests::{Noted, NotedBatch},
+        digests::NotedBatch,
         error::StoreError,
         late_events::note_late_events,
         outbox_plan,
@@ -67,18 +67,14 @@ pub(in crate::timescale) async fn recommit(
         write::commit(&mut session.connection, context.warnings).await?;
         return Ok(Recommitted::Gone);
     };
-    let (batch_id, begun) = next_batch_id(&mut session.connection).await?;
+    let noted = NotedBatch::of_new(&mut session.connection, 1).await?;
+    let batch_id = noted.batch_id;
     part.rows.set_batch(batch_id);
     if !held.is_whole_request() {
         // The request may have letters of the same numbers.
         part.digest = Digest(*blake3::hash(&held.identity).as_bytes());
     }
     let parts = [part];
-    let noted = NotedBatch {
-        batch_id,
-        begun,
-        requests: vec![Noted::New],
-    };
     // 2
     let batch = Batch::of_new(&parts, &noted.requests);
     let exceptions = bisect::store_rows(session, &batch, mode.bisect).await?;
@@ -106,7 +102,7 @@ pub(in crate::timescale) async fn recommit(
     replace(&mut session.connection, id, &letters).await?;
     note_late_events(&mut session.connection, &batch, noted.begun).await?;
     let plan = outbox_plan::plan(&batch, &exceptions, context.row_limits);
-    outbox_plan::enqueue(&mut session.connection, batch_id, &plan.rows).await?;
+    outbox_plan::enqueue(&mut session.connection, batch_id, &plan.rows, 0).await?;
     // 4
     let mut books: Books = write::sum(&receipts, &plan);
     books.received -= held.events;
@@ -140,14 +136,6 @@ async fn lock(connection: &mut PgConnection, id: i64, attempts: i32) -> Result<O
     })
     .transpose()
     .map_err(StoreError::during(attempted))
-}
-
-async fn next_batch_id(connection: &mut PgConnection) -> Result<(i64, Timestamp), StoreError> {
-    sqlx::query_as("select nextval('log_writer.batch_ids'), (extract(epoch from now()) * 1000000)::bigint")
-        .fetch_one(connection)
-        .await
-        .map(|(batch_id, begun)| (batch_id, Timestamp(begun)))
-        .map_err(StoreError::during("take a number for the batch"))
 }
 
 async fn count_up(connection: &mut PgConnection, id: i64, letter: &Letter<'_>) -> Result<(), StoreError> {
