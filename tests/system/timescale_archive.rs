@@ -8,13 +8,15 @@ use std::{
 
 use log_writer_service::{
     archive::{ArchiveError, Day, FileEntry, Keeper, RestoreScope, Restored, Restorer, Round, days},
-    config::{Config, DEFAULT_FILE},
+    config::{Config, DEFAULT_FILE, Database},
     event::Timestamp,
-    timescale::{ActionOutcome, Actor, ArchiveTurn, ArchivedSpan, Span, expire, record, refresh_stats},
+    timescale::{ActionOutcome, Actor, ArchiveTurn, ArchivedSpan, Span, connect_pool, expire, record, refresh_stats},
 };
+use log_writer_tests::roles::Roles;
+use sqlx::PgPool;
 use tempfile::TempDir;
 
-use crate::timescale_database::{TestDatabase, with_database};
+use crate::timescale_database::{TestDatabase, settings, with_database};
 
 /// Three days of events of some tenants, one of whose names would be a path, one that shares a name with it once it is cut.
 const SAMPLE: &str = "
@@ -54,9 +56,13 @@ struct Archive {
 
 impl Archive {
     fn of(database: &TestDatabase) -> Self {
+        Self::with(&database.settings)
+    }
+
+    fn with(settings: &Database) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let mut config: Config = toml::from_str(DEFAULT_FILE).expect("the defaults");
-        config.database = database.settings.clone();
+        config.database = settings.clone();
         config.retention.archive_path = Some(folder.path().to_owned());
         let keeper = Keeper::new(&config).expect("it is on");
         Self { folder, config, keeper }
@@ -80,25 +86,13 @@ impl Archive {
         day.folder().join(&entry.file)
     }
 
-    async fn try_restore(
-        &self,
-        database: &TestDatabase,
-        tenant: Option<&str>,
-        span: Span,
-    ) -> Result<Restored, ArchiveError> {
+    async fn try_restore(&self, pool: &PgPool, tenant: Option<&str>, span: Span) -> Result<Restored, ArchiveError> {
         let running = ActionOutcome::Running;
         let target = serde_json::json!({});
-        let action = record(
-            &database.pool,
-            &Actor::of_process(),
-            "archive restore",
-            &target,
-            0,
-            running,
-        )
-        .await
-        .expect("recorded");
-        let mut restorer = Restorer::new(&self.config, &database.pool, None, action, "the test".to_owned());
+        let action = record(pool, &Actor::of_process(), "archive restore", &target, 0, running)
+            .await
+            .expect("recorded");
+        let mut restorer = Restorer::new(&self.config, pool, None, action, "the test".to_owned());
         let scope = RestoreScope { span, keep: DAY };
         let mut sum = Restored::default();
         for (day, entry) in self.files() {
@@ -116,7 +110,7 @@ impl Archive {
     }
 
     async fn restore(&self, database: &TestDatabase, tenant: Option<&str>, span: Span) -> (u64, u64, u64) {
-        let done = self.try_restore(database, tenant, span).await.expect("restored");
+        let done = self.try_restore(&database.pool, tenant, span).await.expect("restored");
         assert_eq!(done.refused, 0);
         (done.events, done.committed, done.duplicates)
     }
@@ -390,7 +384,7 @@ async fn a_damaged_file_is_named_restores_nothing_and_lets_nothing_be_dropped() 
             .await;
         refused(
             archive
-                .try_restore(database, Some("blue"), ALWAYS)
+                .try_restore(&database.pool, Some("blue"), ALWAYS)
                 .await
                 .expect_err("damaged"),
         );
@@ -408,7 +402,7 @@ async fn a_damaged_file_is_named_restores_nothing_and_lets_nothing_be_dropped() 
         fs::write(&path, &whole[..whole.len() / 2]).expect("written");
         refused(
             archive
-                .try_restore(database, Some("blue"), ALWAYS)
+                .try_restore(&database.pool, Some("blue"), ALWAYS)
                 .await
                 .expect_err("cut"),
         );
@@ -520,4 +514,28 @@ async fn retention_drops_nothing_that_is_not_counted_delivered_or_let_go() {
         balance_books(database).await;
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn archive_and_restore_need_no_more_than_the_rights_of_the_ingest_role() {
+    let roles = Roles::create().await;
+    let settings = settings(&roles.ingest_url());
+    let (pool, archive) = (connect_pool(&settings).await.expect("a pool"), Archive::with(&settings));
+    let there = || async {
+        sqlx::query_scalar::<_, i64>("select count(*) from application_logs")
+            .fetch_one(roles.database.pool())
+            .await
+            .expect("counted")
+    };
+    roles.database.execute(SAMPLE).await;
+    while roles
+        .database
+        .text("select log_writer.refresh_stats(interval '10 days')::text")
+        .await
+        == "true"
+    {}
+    assert_eq!((archive.round().await.chunks, there().await), (3, 0));
+    let done = archive.try_restore(&pool, None, ALWAYS).await.expect("restored");
+    assert_eq!((done.committed, there().await), (6001, 6001));
+    assert_eq!(archive.round().await, Round::default(), "it is held");
 }

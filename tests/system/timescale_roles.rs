@@ -110,6 +110,7 @@ async fn housekeeping_needs_no_more_than_the_rights_of_the_ingest_role() {
         events = "30d"
         stats_minutes = "90d"
         stats = "365d"
+        archive_zstd_level = 6
         "#,
     )
     .expect("settings");

@@ -90,7 +90,7 @@ fn tell(round: Round) {
     if round.left > 0 {
         tracing::info!(
             chunk.count = round.left,
-            "left chunks to the next round: events were added or changed while they were archived"
+            "left archived chunks to the next round: events were added or changed meanwhile, or somebody reads them"
         );
     }
 }

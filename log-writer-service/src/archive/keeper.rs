@@ -13,7 +13,7 @@ use super::{ArchiveError, Day, FileEntry, day::Merge};
 use crate::{
     config::{Config, Database, Retention},
     failpoint::failpoint,
-    timescale::{ArchiveTurn, ArchivedEvent, ArchivedSpan, Span, TenantState},
+    timescale::{ArchiveTurn, ArchivedEvent, ArchivedSpan, Span, StoreErrorKind, TenantState},
 };
 
 /// Tenants whose files are written at once; more take another look at the day's events.
@@ -32,7 +32,7 @@ pub struct Round {
     pub took: Duration,
     /// Chunks dropped.
     pub chunks: u64,
-    /// Chunks left to the next round: events were added, or somebody has a lock.
+    /// Chunks left to the next round: events were added or changed, or somebody reads them.
     pub left: u64,
 }
 
@@ -108,11 +108,14 @@ impl Keeper {
                     .extract_if(.., |span| from <= span.from && span.to <= to)
                     .collect();
                 failpoint!("archive::before_drop");
-                if turn.drop_chunk(self.keep, chunk, &of_chunk).await? {
-                    failpoint!("archive::after_drop");
-                    round.chunks += 1;
-                } else {
-                    round.left += 1;
+                match turn.drop_chunk(self.keep, chunk, &of_chunk).await {
+                    Ok(true) => {
+                        failpoint!("archive::after_drop");
+                        round.chunks += 1;
+                    }
+                    Ok(false) => round.left += 1,
+                    Err(error) if error.kind() == StoreErrorKind::LockTimeout => round.left += 1,
+                    Err(error) => return Err(error.into()),
                 }
             }
         }

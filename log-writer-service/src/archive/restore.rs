@@ -132,8 +132,14 @@ impl<'a> Restorer<'a> {
 
     async fn hold(&self, day: &Day, scope: RestoreScope) -> Result<(), ArchiveError> {
         let reason = format!("restored by action {} of log_writer.audit", self.action);
-        hold_events(self.pool, day.span(), scope.keep, &reason).await?;
-        Ok(())
+        let mut attempt = 1;
+        loop {
+            match hold_events(self.pool, day.span(), scope.keep, &reason).await {
+                // A chunk is being counted before it is dropped, and holds wait for that.
+                Err(error) if attempt < ATTEMPTS && error.kind() == StoreErrorKind::Timeout => attempt += 1,
+                done => return Ok(done?),
+            }
+        }
     }
 
     fn group(&self, tenant: &Arc<str>, entry: &FileEntry) -> WriteRequest {

@@ -219,7 +219,10 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    runtime.block_on(work)
+    let done = runtime.block_on(work);
+    // What still runs on threads for files may be cut off anywhere: nobody waits for it.
+    runtime.shutdown_background();
+    done
 }
 
 /// Prints what was asked for; a reader that has enough (`| head`) is no failure.

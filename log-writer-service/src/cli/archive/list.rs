@@ -33,7 +33,7 @@ impl Arguments {
         let mut cells = vec![names.map(str::to_owned).to_vec()];
         let mut lines = String::new();
         for (day, manifest) in self.which.days(config)? {
-            for entry in manifest.iter().flat_map(|manifest| &manifest.files) {
+            for entry in manifest?.iter().flat_map(|manifest| &manifest.files) {
                 lines += &escape::json(&Listed { day: day.date(), entry })?;
                 lines.push('\n');
                 cells.push(vec![

@@ -14,7 +14,7 @@ use clap::{Args, Subcommand};
 
 use super::{Given, block_on, moment::moment, unreachable};
 use crate::{
-    archive::{Day, FileEntry, Manifest, RestoreScope, days},
+    archive::{ArchiveError, Day, FileEntry, Manifest, RestoreScope, days},
     config::Config,
     event::Timestamp,
     timescale::Span,
@@ -44,6 +44,9 @@ impl Command {
         }
     }
 }
+
+/// What a day's manifest says; none if the day was not archived to the end.
+type Known = Result<Option<Manifest>, ArchiveError>;
 
 /// Which events.
 #[derive(Debug, Args)]
@@ -76,7 +79,7 @@ impl Which {
 
     /// The days that can have such events, the oldest first, with what they have of them. A day without manifest was not
     /// archived to the end, so nothing of it was dropped.
-    fn days(&self, config: &Config) -> anyhow::Result<Vec<(Day, Option<Manifest>)>> {
+    fn days(&self, config: &Config) -> anyhow::Result<Vec<(Day, Known)>> {
         let archive = self.path.as_ref().or(config.retention.archive_path.as_ref());
         let archive = archive.context("retention.archive_path is not set: name the folder with --path")?;
         let span = self.span()?;
@@ -89,8 +92,8 @@ impl Which {
             if day.span().to <= span.from || day.span().from >= span.to {
                 continue;
             }
-            let mut manifest = day.manifest()?;
-            if let Some(manifest) = &mut manifest {
+            let mut manifest = day.manifest();
+            if let Ok(Some(manifest)) = &mut manifest {
                 let is_meant = |entry: &FileEntry| self.tenant.as_ref().is_none_or(|tenant| *tenant == entry.tenant);
                 manifest.files.retain(|entry| is_meant(entry) && scope.meets(entry));
             }

@@ -61,13 +61,14 @@ impl Arguments {
             span: self.which.span()?,
             keep: self.keep,
         };
-        let days: Vec<(Day, Manifest)> = self
-            .which
-            .days(config)?
-            .into_iter()
-            .filter_map(|(day, manifest)| manifest.map(|manifest| (day, manifest)))
-            .filter(|(_, manifest)| !manifest.files.is_empty())
-            .collect();
+        let mut days: Vec<(Day, Manifest)> = Vec::new();
+        for (day, manifest) in self.which.days(config)? {
+            days.extend(
+                manifest?
+                    .filter(|manifest| !manifest.files.is_empty())
+                    .map(|manifest| (day, manifest)),
+            );
+        }
         let mut outcome = Outcome::default();
         let done = if self.dry_run {
             count(&days, scope, &mut outcome)

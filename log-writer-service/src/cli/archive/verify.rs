@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::{Which, rate};
 use crate::{
+    archive::{ArchiveError, Manifest},
     cli::{escape, print, progress::Progress},
     config::Config,
 };
@@ -44,27 +45,28 @@ impl Arguments {
     pub(super) fn run(&self, config: &Config) -> anyhow::Result<()> {
         let started = Instant::now();
         let days = self.which.days(config)?;
-        let all = days
-            .iter()
-            .filter_map(|(_, manifest)| manifest.as_ref())
-            .map(|manifest| manifest.events());
-        let mut progress = Progress::new("verify", "events", i64::try_from(all.sum::<u64>()).unwrap_or(i64::MAX));
+        let known = days.iter().filter_map(|(_, manifest)| manifest.as_ref().ok()?.as_ref());
+        let all: u64 = known.map(Manifest::events).sum();
+        let mut progress = Progress::new("verify", "events", i64::try_from(all).unwrap_or(i64::MAX));
         let mut sums = Sums::default();
         for (day, manifest) in days {
-            let Some(manifest) = manifest else {
-                sums.unfinished += 1;
-                continue;
+            let manifest = match manifest {
+                Ok(Some(manifest)) => manifest,
+                Ok(None) => {
+                    sums.unfinished += 1;
+                    continue;
+                }
+                Err(error) => {
+                    sums.damaged += 1;
+                    self.tell(&error)?;
+                    continue;
+                }
             };
             sums.days += 1;
             for entry in &manifest.files {
                 if let Err(error) = day.check_events(entry, None) {
                     sums.damaged += 1;
-                    let damage = error.to_string();
-                    print(&if self.json {
-                        escape::json(&Damage { damage })? + "\n"
-                    } else {
-                        escape::shown(&damage) + "\n"
-                    })?;
+                    self.tell(&error)?;
                 }
                 sums.files += 1;
                 sums.events += entry.events;
@@ -97,8 +99,17 @@ impl Arguments {
             )
         })?;
         if sums.damaged > 0 {
-            bail!("{} of {} files are damaged", sums.damaged, sums.files);
+            bail!("{} files of the archive are damaged", sums.damaged);
         }
         Ok(())
+    }
+
+    fn tell(&self, error: &ArchiveError) -> anyhow::Result<()> {
+        let damage = error.to_string();
+        print(&if self.json {
+            escape::json(&Damage { damage })? + "\n"
+        } else {
+            escape::shown(&damage) + "\n"
+        })
     }
 }
