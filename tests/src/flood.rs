@@ -25,7 +25,7 @@ use crate::{
     client::{Answer, Connection, Request, send as ask},
     conditions::{SOON, eventually},
     service::{Service, Settings},
-    stack::{Database, random_word},
+    stack::{Database, Stream, random_word},
 };
 
 /// What is read or written at once.
@@ -103,38 +103,55 @@ fn kinds(body_bytes: usize) -> Vec<Kind> {
     ]
 }
 
-/// What docs/OPERATIONS.md says the process takes beside `http.inflight_bytes_max`: with nothing in flight, and for each
-/// connection whose body it reads.
+/// What docs/OPERATIONS.md says the process takes beside `http.inflight_bytes_max`: with nothing in flight, for each
+/// connection whose body it reads, and for delivery with the default limits.
 const BASE_BYTES: u64 = 64 << 20;
 const CONNECTION_BYTES: u64 = 128 << 10;
-/// `http.answer_timeout` of the flooded service.
-const ANSWER_SECONDS: u64 = 5;
+const DELIVERY_BYTES: u64 = 4 * 2 * (8_000_000 + 5_000_000);
+/// How long the delivery of one large body of each kind may take: 150,000 documents, by a debug build, on any machine.
+const DELIVERED: Duration = Duration::from_secs(300);
+/// `http.answer_timeout` of the flooded service: a debug build takes seconds to decode such a body.
+const ANSWER_SECONDS: u64 = 10;
+
+/// Where a flood takes place.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'p> {
+    /// The service.
+    pub program: &'p Path,
+    /// PostgreSQL; a database is made there.
+    pub database_url: &'p str,
+    /// Where delivery goes.
+    pub stream: &'p Stream,
+}
 
 /// What came of a flood.
 #[derive(Debug)]
 pub struct Report {
     connections: usize,
-    /// The largest resident memory before anything was sent, while it was, and at the end, in bytes.
-    pub peaks: [u64; 3],
+    /// The largest resident memory before anything was sent, and while it was, in bytes.
+    pub peaks: [u64; 2],
     /// What is promised.
     pub bound: u64,
-    /// How often each status was answered; `None`: a broken connection.
-    pub statuses: BTreeMap<Option<u16>, usize>,
+    /// How often each status was answered to bodies of a kind but the one that was held; `None`: a broken connection.
+    pub statuses: Vec<(&'static str, BTreeMap<Option<u16>, usize>)>,
     /// The slowest answer to a body, and to `/health`.
     pub slowest: [Duration; 2],
+    /// The largest resident memory while such bodies were delivered to Elasticsearch, and what is promised for that.
+    pub delivering: [u64; 2],
 }
 
 impl Report {
     /// Whether memory stayed within what is promised, and everybody was told to send again, in time.
     #[must_use]
     pub fn holds(&self) -> bool {
-        let told = |status: u16| self.statuses.get(&Some(status)).copied().unwrap_or_default();
         self.peaks.iter().all(|peak| *peak <= self.bound)
-            // It was full, and something was let in; nobody was told anything else.
-            && told(429) > 0
-            && told(503) > 0
-            && told(429) + told(503) == self.statuses.values().sum::<usize>()
+            && self.delivering[0] <= self.delivering[1]
             && self.slowest[1] < Duration::from_secs(5)
+            // Of each kind one was held, and for others it was full; nobody was told anything else.
+            && self.statuses.iter().all(|(_, statuses)| {
+                let told = |status: u16| statuses.get(&Some(status)).copied().unwrap_or_default();
+                told(429) > 0 && told(429) + told(503) + 1 == self.connections
+            })
     }
 }
 
@@ -142,73 +159,137 @@ impl fmt::Display for Report {
     #[expect(clippy::cast_precision_loss, reason = "shown with few digits")]
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-        let [before, peak, end] = self.peaks.map(mib);
-        write!(
+        let [before, peak] = self.peaks.map(mib);
+        let [delivering, promised] = self.delivering.map(mib);
+        writeln!(
             formatter,
-            "memory         {before:.0} MiB before, {peak:.0} MiB at most with {} connections, {end:.0} MiB after it; promised {:.0} MiB\n\
-             answers        {:?}; slowest {:.1} s, /health {:.2} s",
+            "memory         {before:.0} MiB before, {peak:.0} MiB at most with {} connections; promised {:.0} MiB",
             self.connections,
             mib(self.bound),
-            self.statuses,
-            self.slowest[0].as_secs_f64(),
-            self.slowest[1].as_secs_f64(),
+        )?;
+        for (kind, statuses) in &self.statuses {
+            let told: Vec<String> = statuses
+                .iter()
+                .map(|(status, times)| match status {
+                    Some(status) => format!("{times} times {status}"),
+                    None => format!("{times} broken"),
+                })
+                .collect();
+            writeln!(formatter, "answers        {kind}: {}", told.join(", "))?;
+        }
+        let [body, health] = self.slowest.map(|slowest| slowest.as_secs_f64());
+        write!(
+            formatter,
+            "slowest        {body:.1} s, /health {health:.2} s\n\
+             delivering     {delivering:.0} MiB at most; promised {promised:.0} MiB",
         )
     }
 }
 
-/// Floods a service of this program twice while the table that every commit begins with is locked; then each kind of
-/// body must be taken again, and all that was held be given back.
+/// Floods a service of this program with bodies of each kind, each time while nothing can be committed.
+///
+/// After each, that kind must be taken again, and all that was held be given back; at the end bodies of all kinds are
+/// delivered.
 ///
 /// # Panics
 /// If it is not.
-pub async fn large_bodies(
-    program: &Path,
-    database_url: &str,
-    connections: usize,
-    body_bytes: usize,
-    inflight_mib: u64,
-) -> Report {
-    let database = Database::create_on(database_url).await;
-    let settings = Settings::new(database.url(), "http://127.0.0.1:1", "flood")
-        .set("elasticsearch.enabled", "false")
-        // A body ends with the line that reaches its size.
-        .set("http.body_bytes_max", &(body_bytes + 1024).to_string())
-        .set("http.inflight_bytes_max", &format!("{inflight_mib}MiB"))
-        .set("http.answer_timeout", &format!("{ANSWER_SECONDS}s"))
-        .set("log.filter", "warn")
-        .program(program);
-    let service = Service::start(settings).await;
-    let address = service.address();
+pub async fn large_bodies(place: Place<'_>, connections: usize, body_bytes: usize, inflight_mib: u64) -> Report {
+    let database = Database::create_on(place.database_url).await;
+    let settings = |elasticsearch: &str, tenant: &str| {
+        Settings::new(database.url(), elasticsearch, tenant)
+            // A body ends with the line that reaches its size.
+            .set("http.body_bytes_max", &(body_bytes + 1024).to_string())
+            .set("http.inflight_bytes_max", &format!("{inflight_mib}MiB"))
+            .set("http.answer_timeout", &format!("{ANSWER_SECONDS}s"))
+            .set("log.filter", "warn")
+            .program(place.program)
+    };
+    let service = Service::start(settings("http://127.0.0.1:1", "flood").set("elasticsearch.enabled", "false")).await;
     let kinds = kinds(body_bytes);
     let (_, before) = service.memory();
+    let mut slowest = [Duration::ZERO; 2];
+    let mut statuses = Vec::new();
+    for kind in &kinds {
+        let told = flood_stalled(&service, &database, kind, connections, &mut slowest[1]).await;
+        take_all(&service, std::slice::from_ref(kind)).await;
+        let mut of_kind = BTreeMap::new();
+        for one in told {
+            *of_kind.entry(one.status).or_default() += 1;
+            slowest[0] = slowest[0].max(one.took);
+        }
+        statuses.push((kind.name, of_kind));
+    }
+    let (_, peak) = service.memory();
+    drop(service);
 
+    let bound = (inflight_mib << 20) + BASE_BYTES + CONNECTION_BYTES * connections as u64;
+    let service = Service::start(settings(place.stream.search.url(), &place.stream.tenant)).await;
+    take_all(&service, &kinds).await;
+    eventually("all to be delivered", DELIVERED, || async {
+        let books = service.status().await["books"].take();
+        (books["outstanding"] == 0 && books["indexed"].as_u64()? > 0).then_some(())
+    })
+    .await;
+    Report {
+        connections,
+        peaks: [before, peak],
+        bound,
+        statuses,
+        slowest,
+        delivering: [service.memory().1, bound + DELIVERY_BYTES],
+    }
+}
+
+/// One flood while nothing can be committed and one body of the kind is held, which must be stored afterwards; `health`
+/// becomes the slowest answer to `/health`.
+async fn flood_stalled(
+    service: &Service,
+    database: &Database,
+    kind: &Kind,
+    connections: usize,
+    health: &mut Duration,
+) -> Vec<Told> {
+    let address = service.address();
     let mut stall = database.pool().begin().await.expect("a transaction");
     let lock = sqlx::query("lock table log_writer.requests in access exclusive mode");
     lock.execute(&mut *stall).await.expect("a lock");
-    let mut health = Duration::ZERO;
-    let mut told = Vec::new();
-    tokio::select! {
-        () = async {
-            for _ in 0..2 {
-                told.extend(flood(address, &kinds, connections).await);
-            }
-        } => {}
+    let flooded = async {
+        eventually("the first body to be held", SOON, || async {
+            let waiting = "select count(*) from pg_locks where not granted \
+                and database = (select oid from pg_database where datname = current_database())";
+            (database.number(waiting).await > 0).then_some(())
+        })
+        .await;
+        let told = flood(address, kind, connections - 1).await;
+        stall.rollback().await.expect("unlocked");
+        told
+    };
+    let word = random_word();
+    let (held, told) = tokio::select! {
+        both = async { tokio::join!(send(address, kind, &word), flooded) } => both,
         () = async {
             loop {
                 let start = Instant::now();
                 let answer = ask(address, &Request::get("/health")).await.expect("an answer");
                 assert_eq!(answer.status, 200);
-                health = health.max(start.elapsed());
+                *health = start.elapsed().max(*health);
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
-        } => {}
-    }
-    let (_, peak) = service.memory();
-    stall.rollback().await.expect("unlocked");
+        } => unreachable!("it never ends"),
+    };
+    let held = held.expect("an answer").status;
+    assert!(held == 200 || held == 503, "{}: {held}", kind.name);
+    told
+}
 
-    for kind in &kinds {
-        eventually(&format!("{} to be taken again", kind.name), SOON, || async {
-            let answer = send(address, kind, kind.name).await.ok()?;
+/// One body of each kind must be taken, and then nothing be held.
+async fn take_all(service: &Service, kinds: &[Kind]) {
+    let word = random_word();
+    for kind in kinds {
+        eventually(&format!("{} to be taken", kind.name), SOON, || async {
+            let answer = send(service.address(), kind, &format!("{word}-{}", kind.name))
+                .await
+                .ok()?;
             (answer.status == 200 && answer.receipt().committed > 0).then_some(())
         })
         .await;
@@ -218,24 +299,12 @@ pub async fn large_bodies(
         metrics.contains("\nlog_writer_inflight_bytes 0\n").then_some(())
     })
     .await;
-    let mut statuses = BTreeMap::new();
-    for one in &told {
-        *statuses.entry(one.status).or_default() += 1;
-    }
-    Report {
-        connections,
-        peaks: [before, peak, service.memory().1],
-        bound: (inflight_mib << 20) + BASE_BYTES + CONNECTION_BYTES * connections as u64,
-        statuses,
-        slowest: [told.iter().map(|one| one.took).max().unwrap_or_default(), health],
-    }
 }
 
-/// Lets so many senders send one body each, all at once, the kinds in turn.
-async fn flood(address: SocketAddr, kinds: &[Kind], senders: usize) -> Vec<Told> {
+/// Lets so many senders send one body each, all at once.
+async fn flood(address: SocketAddr, kind: &Kind, senders: usize) -> Vec<Told> {
     let word = random_word();
     join_all((0..senders).map(|number| {
-        let kind = &kinds[number % kinds.len()];
         let key = format!("{word}-{number}");
         async move {
             let start = Instant::now();

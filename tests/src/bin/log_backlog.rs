@@ -16,8 +16,12 @@ use anyhow::{Context as _, Result};
 use clap::Parser;
 use log_writer_tests::{
     backlog::{Arena, plain::Plain},
-    flood::large_bodies,
+    flood::{Place, large_bodies},
+    stack::Stream,
 };
+
+/// Different documents that plain `_bulk` sends, again and again if it is to send more.
+const PLAIN_SOURCES: usize = 100_000;
 
 /// Measures memory and backlog; both servers should be the tool's own.
 #[derive(Debug, Parser)]
@@ -68,6 +72,10 @@ struct Options {
 
 fn main() -> Result<ExitCode> {
     let options = Options::parse();
+    anyhow::ensure!(
+        options.rounds > 0 || options.events == 0,
+        "the large backlog needs a round before it: plain `_bulk` sends its documents; give --rounds 1, or --events 0"
+    );
     tokio::runtime::Runtime::new()?.block_on(async {
         tokio::select! {
             right = run(&options) => Ok(if right? { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
@@ -82,8 +90,11 @@ async fn run(options: &Options) -> Result<bool> {
     let program = options.service.canonicalize().context("there is no such service")?;
     if options.connections > 0 {
         let report = large_bodies(
-            &program,
-            &options.database_url,
+            Place {
+                program: &program,
+                database_url: &options.database_url,
+                stream: &Stream::on(&options.elasticsearch_url),
+            },
             options.connections,
             options.body_bytes,
             options.inflight_mib,
@@ -92,7 +103,7 @@ async fn run(options: &Options) -> Result<bool> {
         println!("{report}");
         right &= report.holds();
     }
-    if options.rounds > 0 || options.events > 0 {
+    if options.rounds > 0 {
         let arena = Arena::start(&program, &options.database_url, &options.elasticsearch_url).await;
         right &= rounds(options, &arena).await?;
         if options.events > 0 {
@@ -112,7 +123,7 @@ async fn rounds(options: &Options, arena: &Arena) -> Result<bool> {
         let mut up = if up_first { up_leg(options, arena).await? } else { 0.0 };
         arena.set_down(true);
         let down = arena.send(options.round_events, options.senders).await?;
-        let plain = plain(options, arena).await;
+        let plain = plain(options, arena, options.round_events).await;
         let drained = arena.drain(0).await;
         if !up_first {
             up = up_leg(options, arena).await?;
@@ -143,10 +154,13 @@ async fn up_leg(options: &Options, arena: &Arena) -> Result<f64> {
     Ok(rate)
 }
 
-async fn plain(options: &Options, arena: &Arena) -> f64 {
-    let documents = usize::try_from(options.round_events).unwrap_or(usize::MAX);
-    let plain = Plain::of(&arena.stream.search, &arena.stream.name(), documents).await;
-    plain.load(arena.stream.search.url(), options.bulk_connections).await
+async fn plain(options: &Options, arena: &Arena, documents: u64) -> f64 {
+    let (documents, url) = (
+        usize::try_from(documents).unwrap_or(usize::MAX),
+        arena.stream.search.url(),
+    );
+    let plain = Plain::of(&arena.stream.search, &arena.stream.name(), documents.min(PLAIN_SOURCES)).await;
+    plain.load(url, options.bulk_connections, documents).await
 }
 
 /// A large backlog, a slow one, and their drain with live traffic.
@@ -172,15 +186,15 @@ async fn large_backlog(options: &Options, arena: &Arena) -> Result<bool> {
         options.slow_seconds
     );
 
-    let before = plain(options, arena).await;
     let (waiting, _) = arena.outstanding_and_indexed().await;
+    let before = plain(options, arena, waiting).await;
     let lags = Mutex::new(Vec::new());
     let drained = tokio::select! {
         drained = arena.drain(options.live_rate * 5) => drained,
         () = arena.watch_live_events(options.live_rate, &lags) => unreachable!("it never ends"),
     };
     let drain_peak = megabytes(memory.take_most());
-    let after = plain(options, arena).await;
+    let after = plain(options, arena, waiting).await;
     let mut lags: Vec<f64> = lags.into_inner()?.iter().map(Duration::as_secs_f64).collect();
     // The first ones met the outage.
     let current = lags.split_off(lags.len().min(1));
