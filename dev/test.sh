@@ -23,7 +23,7 @@ set -euo pipefail
 run=test-${checkout_name#checkout-}-$$
 runs=$stack_dir/tests
 scratch=$runs/$run
-minutes_max=${TEST_MINUTES_MAX:-40} # for the tests on one edition
+minutes_max=${TEST_MINUTES_MAX:-60} # for the tests on one edition
 passed=0 failed=0 skipped=0 table=() skipped_names=()
 target=${CARGO_TARGET_DIR:-$checkout/target}
 
