@@ -9,7 +9,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
-use sqlx::{Connection, Executor, PgConnection, PgPool};
+use sqlx::{ConnectOptions, Connection, Executor, PgConnection, PgPool};
 use tokio::sync::mpsc;
 
 use super::{
@@ -87,8 +87,10 @@ impl ArchiveTurn {
     /// # Errors
     /// As any query.
     pub async fn begin(settings: &Database) -> Result<Option<Self>, StoreError> {
-        let options =
-            pool::connect_options(settings, "log-writer archive")?.options([("statement_timeout", STATEMENT_TIMEOUT)]);
+        // Its statements take seconds by their nature: that is nothing to warn of.
+        let options = pool::connect_options(settings, "log-writer archive")?
+            .options([("statement_timeout", STATEMENT_TIMEOUT)])
+            .disable_statement_logging();
         let mut connection = pool::connect(&options, settings.connect_timeout).await?;
         let attempted = "take the turn to archive";
         let query = sqlx::query_scalar("select pg_try_advisory_lock($1)").bind(LOCK);
