@@ -102,11 +102,13 @@ fn event(number: i64) -> Value {
         "ai_analysis": { "cause": "limit" }, "number": number, "deep": { "list": [1, 1.50, "é", null] } })
 }
 
-fn sources(documents: &[Document]) -> Vec<(&str, &Value)> {
-    documents
-        .iter()
-        .map(|document| (document.id.as_str(), &document.source))
-        .collect()
+/// The same documents, each once, member by member.
+fn assert_same(documents: &[Document], before: &[Document]) {
+    let ids = |documents: &[Document]| documents.iter().map(|document| document.id.clone()).collect::<Vec<_>>();
+    assert_eq!(ids(documents), ids(before), "each document once");
+    for (document, before) in documents.iter().zip(before) {
+        assert_eq!(document.source, before.source);
+    }
 }
 
 #[tokio::test]
@@ -145,12 +147,7 @@ async fn what_retention_dropped_is_restored_once_into_both_stores() {
     );
     assert_eq!(old.database.text(EVENTS).await, events);
     service.until_delivered().await;
-    let restored = old.documents().await;
-    assert_eq!(
-        sources(&restored),
-        sources(&documents),
-        "each document once, member by member"
-    );
+    assert_same(&old.documents().await, &documents);
     let again = old.archive(&["restore", "--all", "--json"]).await;
     assert_eq!(
         (&again.lines[0]["committed"], &again.lines[0]["duplicates"]),
@@ -159,7 +156,7 @@ async fn what_retention_dropped_is_restored_once_into_both_stores() {
     );
     service.until_delivered().await;
     assert_eq!(old.database.text(EVENTS).await, events);
-    assert_eq!(sources(&old.documents().await), sources(&documents));
+    assert_same(&old.documents().await, &documents);
     let status = service.status().await;
     assert_eq!(
         (&status["books"]["balanced"], &status["archive"]["problem"]),
