@@ -90,6 +90,9 @@ pub(super) fn split_metrics(object: &str, depth_max: usize) -> Result<SplitMetri
         } else {
             &mut split.others
         };
+        if out.is_empty() {
+            out.reserve(object.len());
+        }
         out.push(if out.is_empty() { '{' } else { ',' });
         let Some(number) = number else {
             split.sanitized |= write_json(out, member.whole, member.findings, depth_max);
@@ -125,6 +128,7 @@ pub(super) fn has_number(object: &str) -> bool {
 /// The JSON number that a value is or holds as text.
 fn as_number<'a>(value: &Value<'a>) -> Option<&'a str> {
     let number = match value.kind {
+        Kind::Number if !value.findings.wide_number => return Some(value.text),
         Kind::Number => value.text,
         Kind::String => value.inner()?.trim_ascii(),
         Kind::Null | Kind::Bool | Kind::Array | Kind::Object => return None,

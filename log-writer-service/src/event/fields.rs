@@ -105,6 +105,12 @@ impl<'a> Fields<'a> {
         let Some((member, object)) = self.sent.take() else {
             return;
         };
+        if self.out.is_empty() && self.is_plain(&member, object) {
+            self.out = object.to_owned();
+            // The notes may follow.
+            self.out.pop();
+            return;
+        }
         if self.collides(object) {
             self.keep(member);
             return;
@@ -115,6 +121,21 @@ impl<'a> Fields<'a> {
         while let Ok(Some(member)) = members.next() {
             self.keep(Kept::from(&member));
         }
+    }
+
+    /// Whether an object that is not empty can be stored as it stands: all names are free, if ours is not among them.
+    fn is_plain(&self, member: &Kept<'_>, object: &str) -> bool {
+        let Findings {
+            escaped,
+            unsafe_text,
+            wide_number,
+            depth,
+        } = member.findings;
+        let named = object.get(1..).is_some_and(|inside| inside.trim_ascii_start().starts_with('"'));
+        // Without escapes no name is ours but as it is written.
+        named
+            && !(escaped || unsafe_text || wide_number || depth > self.depth_max)
+            && !object.contains(NOTES)
     }
 
     /// Sorted and searched, since a sender may send a million names.
