@@ -1,17 +1,15 @@
 //! JSON text, written straight into a buffer.
 
+use crate::event::plain_run;
+
 /// Writes a string with its quotes; control characters are escaped, so it never holds a newline.
 pub(super) fn push_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
-    let bytes = text.as_bytes();
-    let mut clean = 0;
-    for (at, &byte) in bytes.iter().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
-            continue;
-        }
-        out.extend_from_slice(bytes.get(clean..at).unwrap_or_default());
-        clean = at + 1;
-        match byte {
+    let mut rest = text.as_bytes();
+    while let Some((plain, [byte, after @ ..])) = rest.split_at_checked(plain_run(rest)) {
+        out.extend_from_slice(plain);
+        rest = after;
+        match *byte {
             b'"' => out.extend_from_slice(b"\\\""),
             b'\\' => out.extend_from_slice(b"\\\\"),
             b'\n' => out.extend_from_slice(b"\\n"),
@@ -24,7 +22,7 @@ pub(super) fn push_string(out: &mut Vec<u8>, text: &str) {
             }
         }
     }
-    out.extend_from_slice(bytes.get(clean..).unwrap_or_default());
+    out.extend_from_slice(rest);
     out.push(b'"');
 }
 

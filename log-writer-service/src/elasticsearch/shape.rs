@@ -10,6 +10,7 @@ use std::{borrow::Cow, collections::HashSet};
 use serde_json::value::RawValue;
 
 use super::json;
+use crate::event::plain_run;
 
 /// Objects and arrays within each other; the mapping's `depth_limit`.
 const DEPTH_MAX: usize = 50;
@@ -41,7 +42,7 @@ pub(super) fn push_object(out: &mut Vec<u8>, text: &str) {
         out.extend_from_slice(b"{\"_too_many_members\":");
         json::push_string(out, excerpt);
         out.push(b'}');
-    } else if is_plain(text.as_bytes()) {
+    } else if is_plain(text.as_bytes(), Keys::Free) {
         out.extend_from_slice(text.as_bytes());
     } else {
         rewrite(out, text, Keys::Free);
@@ -52,9 +53,11 @@ pub(super) fn push_object(out: &mut Vec<u8>, text: &str) {
 pub(super) fn push_metrics(out: &mut Vec<u8>, text: &str) {
     if has_too_many_members(text) {
         out.extend_from_slice(b"{}");
-        return;
+    } else if is_plain(text.as_bytes(), Keys::Names) {
+        out.extend_from_slice(text.as_bytes());
+    } else {
+        rewrite(out, text, Keys::Names);
     }
-    rewrite(out, text, Keys::Names);
 }
 
 fn has_too_many_members(text: &str) -> bool {
@@ -79,7 +82,7 @@ fn has_too_many_members(text: &str) -> bool {
 
 /// Whether the text of a `jsonb` object can be copied: it has no two members of one name by its type, and no white
 /// space but blanks.
-fn is_plain(text: &[u8]) -> bool {
+fn is_plain(text: &[u8], keys: Keys) -> bool {
     if text.first() != Some(&b'{') || text.last() != Some(&b'}') {
         return false;
     }
@@ -103,6 +106,12 @@ fn is_plain(text: &[u8]) -> bool {
                 let after = text.get(end..).unwrap_or_default();
                 let is_key = after.iter().find(|byte| **byte != b' ') == Some(&b':');
                 if is_key && (string.len() > KEY_BYTES_MAX || string.windows(6).any(|six| six == b"\\u0000")) {
+                    return false;
+                }
+                // One word, which is a name as it stands.
+                let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+                let name = string.get(1..string.len().saturating_sub(1)).unwrap_or_default();
+                if is_key && keys == Keys::Names && (name.is_empty() || !name.iter().all(is_word)) {
                     return false;
                 }
                 at = end;
@@ -279,11 +288,13 @@ impl Walk<'_> {
 /// Where the string that begins at `start` ends, past its quote.
 fn string_end(text: &[u8], start: usize) -> usize {
     let mut at = start + 1;
-    while let Some(&byte) = text.get(at) {
-        match byte {
-            b'\\' => at += 2,
-            b'"' => return at + 1,
-            _ => at += 1,
+    while let Some(rest) = text.get(at..) {
+        at += plain_run(rest);
+        match text.get(at) {
+            Some(b'\\') => at += 2,
+            Some(b'"') => return at + 1,
+            Some(_) => at += 1,
+            None => break,
         }
     }
     text.len()
@@ -380,7 +391,7 @@ mod tests {
             r#"{"a": 1, "b": [1, 2.50, -3], "c": {"d": null, "e": true}, "f\"g": "x\\\"y{[", "": "v"}"#,
             &nested(50),
         ] {
-            assert!(is_plain(text.as_bytes()), "{text}");
+            assert!(is_plain(text.as_bytes(), Keys::Free), "{text}");
             assert_eq!(shaped(text), text);
         }
     }
@@ -494,7 +505,7 @@ mod tests {
         fn any_text_becomes_an_object_on_one_line(text in "[\\PC\n{}\\[\\]\",:0-9eE.+-]{0,60}") {
             for out in [shaped(&text), metrics(&text)] {
                 prop_assert!(!out.contains('\n'));
-                if !is_plain(text.as_bytes()) {
+                if !is_plain(text.as_bytes(), Keys::Free) {
                     prop_assert!(serde_json::from_str::<Value>(&out).unwrap().is_object());
                 }
             }

@@ -2,7 +2,10 @@
 //!
 //! It never recurses and looks at no byte twice, so neither broken text nor a hundred thousand brackets hurt.
 
-use super::scan::{Broken, Findings, Kind, Value};
+use super::{
+    plain::plain_run,
+    scan::{Broken, Findings, Kind, Value},
+};
 
 /// A place in a JSON text.
 #[derive(Debug)]
@@ -31,12 +34,14 @@ impl<'a> Cursor<'a> {
         self.at += 1;
     }
 
+    #[inline]
     pub(super) fn skip_blanks(&mut self) {
         while matches!(self.peek(), Some(b' ' | b'\n' | b'\r' | b'\t')) {
             self.at += 1;
         }
     }
 
+    #[inline]
     pub(super) fn expect(&mut self, byte: u8) -> Result<(), Broken> {
         if self.peek() != Some(byte) {
             return Err(Broken);
@@ -55,11 +60,13 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    #[inline]
     pub(super) fn since(&self, start: usize) -> Result<&'a str, Broken> {
         self.text.get(start..self.at).ok_or(Broken)
     }
 
     /// A member's name, its colon and the blanks before the value.
+    #[inline]
     pub(super) fn key(&mut self, findings: &mut Findings) -> Result<&'a str, Broken> {
         let key = self.string(findings)?;
         self.skip_blanks();
@@ -272,32 +279,6 @@ impl Nesting {
     }
 }
 
-/// How many bytes at the start need no look: no quote, no backslash, no control character. Eight at a time.
-fn plain_run(bytes: &[u8]) -> usize {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    let (words, rest) = bytes.as_chunks::<8>();
-    let mut run = 0;
-    for word in words {
-        let word = u64::from_le_bytes(*word);
-        let quote = word ^ (ONES * 0x22);
-        let backslash = word ^ (ONES * 0x5C);
-        // The lowest bit set is exact: a borrow runs upwards only.
-        let hits = (quote.wrapping_sub(ONES) & !quote
-            | backslash.wrapping_sub(ONES) & !backslash
-            | word.wrapping_sub(ONES * 0x20) & !word)
-            & HIGH;
-        if hits != 0 {
-            return run + usize::try_from(hits.trailing_zeros() / 8).unwrap_or_default();
-        }
-        run += 8;
-    }
-    run + rest
-        .iter()
-        .take_while(|byte| !matches!(byte, b'"' | b'\\' | 0..=0x1F))
-        .count()
-}
-
 /// The UTF-16 unit in four hexadecimal digits at the start.
 pub(super) fn hex_unit(bytes: Option<&[u8]>) -> Option<u32> {
     let digits = bytes?.first_chunk::<4>()?;
@@ -310,19 +291,4 @@ pub(super) fn hex_unit(bytes: Option<&[u8]>) -> Option<u32> {
 pub(super) fn low_surrogate(bytes: Option<&[u8]>) -> Option<u32> {
     let digits = bytes?.strip_prefix(b"\\u")?;
     hex_unit(Some(digits)).filter(|unit| (0xDC00..=0xDFFF).contains(unit))
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn a_plain_run_ends_at_the_first_byte_that_matters(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
-            let expected = bytes.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1F)).unwrap_or(bytes.len());
-            prop_assert_eq!(plain_run(&bytes), expected);
-        }
-    }
 }

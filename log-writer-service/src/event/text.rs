@@ -2,7 +2,10 @@
 
 use std::borrow::Cow;
 
-use super::cursor::{hex_unit, low_surrogate};
+use super::{
+    cursor::{hex_unit, low_surrogate},
+    plain::plain_run,
+};
 
 /// Most bytes of an indexed column: a btree entry must stay below a third of a page.
 pub(super) const INDEXED_BYTES_MAX: usize = 512;
@@ -93,8 +96,8 @@ pub(super) fn cut_for_index(text: Cow<'_, str>) -> (Cow<'_, str>, bool) {
 pub(super) fn write_string(out: &mut String, text: &str) {
     out.push('"');
     let mut rest = text;
-    while let Some(at) = rest.bytes().position(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1F)) {
-        let (plain, tail) = rest.split_at_checked(at).unwrap_or((rest, ""));
+    while !rest.is_empty() {
+        let (plain, tail) = rest.split_at_checked(plain_run(rest.as_bytes())).unwrap_or((rest, ""));
         out.push_str(plain);
         let mut tail = tail.chars();
         match tail.next() {
@@ -114,7 +117,6 @@ pub(super) fn write_string(out: &mut String, text: &str) {
         }
         rest = tail.as_str();
     }
-    out.push_str(rest);
     out.push('"');
 }
 

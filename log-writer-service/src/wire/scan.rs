@@ -3,6 +3,8 @@
 //! Two ways: [`skip_value`] accepts exactly RFC 8259 and is the fast path; [`skip_broken_element`] looks only at
 //! quotes and brackets, to find where a broken array element ends so that its neighbours survive it.
 
+use crate::event::plain_run;
+
 /// The value at the given place is not valid JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SyntaxError {
@@ -134,7 +136,7 @@ fn skip_digits(text: &[u8], at: usize) -> Result<usize, SyntaxError> {
 pub(super) fn skip_string(text: &[u8], at: usize) -> Result<usize, SyntaxError> {
     let mut at = at + 1;
     loop {
-        at = find_special(text, at);
+        at += plain_run(text.get(at..).unwrap_or_default());
         match text.get(at) {
             Some(b'"') => return Ok(at + 1),
             Some(b'\\') => at = skip_escape(text, at)?,
@@ -152,35 +154,6 @@ fn skip_escape(text: &[u8], at: usize) -> Result<usize, SyntaxError> {
         },
         _ => Err(SyntaxError { at }),
     }
-}
-
-/// The first quote, backslash or control character from `at` on, or the end; eight bytes at a time.
-fn find_special(text: &[u8], mut at: usize) -> usize {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const TOPS: u64 = 0x8080_8080_8080_8080;
-    const QUOTES: u64 = 0x2222_2222_2222_2222;
-    const BACKSLASHES: u64 = 0x5c5c_5c5c_5c5c_5c5c;
-    const FIRST_PRINTABLE: u64 = 0x2020_2020_2020_2020;
-    while let Some(chunk) = text.get(at..).and_then(<[u8]>::first_chunk::<8>) {
-        let bytes = u64::from_le_bytes(*chunk);
-        let (quote, backslash) = (bytes ^ QUOTES, bytes ^ BACKSLASHES);
-        // A top bit is set where a byte is zero (or below 0x20); false marks arise only above a true one.
-        let marks = (quote.wrapping_sub(ONES) & !quote
-            | backslash.wrapping_sub(ONES) & !backslash
-            | bytes.wrapping_sub(FIRST_PRINTABLE) & !bytes)
-            & TOPS;
-        if marks != 0 {
-            return at + (marks.trailing_zeros() / 8) as usize;
-        }
-        at += 8;
-    }
-    while let Some(byte) = text.get(at) {
-        if matches!(byte, b'"' | b'\\' | 0..=0x1f) {
-            break;
-        }
-        at += 1;
-    }
-    at
 }
 
 /// Where the array element that begins at `at` ends: at the comma or closing bracket of its array.
@@ -229,7 +202,7 @@ fn skip_brackets(text: &[u8], mut at: usize, ends: impl Fn(usize, u8) -> bool) -
 fn skip_broken_string(text: &[u8], at: usize) -> Option<usize> {
     let mut at = at + 1;
     loop {
-        at = find_special(text, at);
+        at += plain_run(text.get(at..).unwrap_or_default());
         match text.get(at)? {
             b'"' => return Some(at + 1),
             b'\\' => at += 2,
