@@ -1,6 +1,8 @@
 //! The column `fields`: every member that is no column, copied as sent, and our notes on what was changed.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::LazyLock};
+
+use memchr::memmem::Finder;
 
 use super::{
     aliases::NOTES,
@@ -8,6 +10,8 @@ use super::{
     scan::{Findings, Member, Members, Value},
     text::{unescape, write_string},
 };
+
+static FIND_NOTES: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(NOTES));
 
 /// A member as it is kept: its text with the name, and what was met in it.
 #[derive(Debug, Clone, Copy)]
@@ -131,11 +135,13 @@ impl<'a> Fields<'a> {
             wide_number,
             depth,
         } = member.findings;
-        let named = object.get(1..).is_some_and(|inside| inside.trim_ascii_start().starts_with('"'));
+        let named = object
+            .get(1..)
+            .is_some_and(|inside| inside.trim_ascii_start().starts_with('"'));
         // Without escapes no name is ours but as it is written.
         named
             && !(escaped || unsafe_text || wide_number || depth > self.depth_max)
-            && !object.contains(NOTES)
+            && FIND_NOTES.find(object.as_bytes()).is_none()
     }
 
     /// Sorted and searched, since a sender may send a million names.

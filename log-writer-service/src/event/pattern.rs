@@ -129,7 +129,7 @@ fn is_mixed(word: &str) -> bool {
 /// Numbers with the points, commas, colons and dashes inside them become one.
 fn mask_numbers(word: &str, masked: &mut String) {
     let mut rest = word;
-    while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
+    while let Some(start) = rest.bytes().position(|byte| byte.is_ascii_digit()) {
         let (words, number) = rest.split_at(start);
         masked.push_str(words);
         masked.push_str("<num>");
@@ -150,7 +150,15 @@ fn is_of_path(c: char) -> bool {
 }
 
 fn until(text: &str, ends: impl Fn(char) -> bool) -> usize {
-    text.find(ends).unwrap_or(text.len())
+    // Nearly all of it is ASCII, where a byte is a character.
+    let goes_on = |byte: &u8| byte.is_ascii() && !ends(char::from(*byte));
+    let ascii = text.bytes().take_while(goes_on).count();
+    match text.get(ascii..) {
+        Some(rest) if !rest.as_bytes().first().is_none_or(u8::is_ascii) => {
+            ascii + rest.find(ends).unwrap_or(rest.len())
+        }
+        _ => ascii,
+    }
 }
 
 #[cfg(test)]

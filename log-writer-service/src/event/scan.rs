@@ -87,6 +87,7 @@ impl<'a> Members<'a> {
     }
 
     /// The next member; `None` after the last.
+    #[inline]
     pub(super) fn next(&mut self) -> Result<Option<Member<'a>>, Broken> {
         if !self.parts.advance()? {
             return Ok(None);
@@ -156,6 +157,7 @@ impl<'a> Parts<'a> {
     }
 
     /// Goes to the next part; false at the end.
+    #[inline]
     fn advance(&mut self) -> Result<bool, Broken> {
         self.cursor.skip_blanks();
         if self.cursor.peek() == Some(self.close) {
