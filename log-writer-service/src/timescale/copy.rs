@@ -171,9 +171,11 @@ impl EncodedRows {
         Ok(())
     }
 
-    /// Gives back what was reserved in vain.
+    /// Gives back what was reserved in vain, if it is much: a buffer that shrinks is mapped anew.
     pub fn give_back(&mut self) {
-        self.buffer.shrink_to_fit();
+        if self.buffer.capacity() - self.buffer.len() > self.buffer.len() / 2 {
+            self.buffer.shrink_to_fit();
+        }
         self.notes.shrink_to_fit();
     }
 

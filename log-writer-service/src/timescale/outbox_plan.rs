@@ -51,11 +51,11 @@ pub(super) struct RowLimits {
 
 /// Groups the rows that were really inserted.
 pub(super) fn plan(batch: &Batch<'_>, exceptions: &[Exception], limits: RowLimits) -> Plan {
-    let chunk_of = |stored: &Stored| stored.timestamp.0.div_euclid(limits.chunk_micros.max(1));
+    let chunk_of = |stored: &Stored<'_>| stored.timestamp.0.div_euclid(limits.chunk_micros.max(1));
     let mut groups: Vec<PlannedRow> = Vec::new();
     for_each_stored(batch, exceptions, |stored| {
         let chunk = chunk_of(&stored);
-        let fits = |row: &&mut PlannedRow| row.chunk == chunk && row.target == stored.target;
+        let fits = |row: &&mut PlannedRow| row.chunk == chunk && row.target.as_ref() == stored.target;
         match groups.iter_mut().rev().find(fits) {
             Some(row) => row.add(&stored),
             None => groups.push(PlannedRow::of(chunk, &stored)),
@@ -75,7 +75,7 @@ pub(super) fn plan(batch: &Batch<'_>, exceptions: &[Exception], limits: RowLimit
         } else if alike || group.exceeds(limits) {
             let mut listed = Vec::new();
             for_each_stored(batch, exceptions, |stored| {
-                if chunk_of(&stored) == group.chunk && stored.target == group.target {
+                if chunk_of(&stored) == group.chunk && stored.target == group.target.as_ref() {
                     listed.push(stored);
                 }
             });
@@ -88,7 +88,7 @@ pub(super) fn plan(batch: &Batch<'_>, exceptions: &[Exception], limits: RowLimit
 }
 
 /// Rows within the limits that list their events, neighbours in time together.
-fn cut(mut listed: Vec<Stored>, chunk: i64, limits: RowLimits) -> Vec<PlannedRow> {
+fn cut(mut listed: Vec<Stored<'_>>, chunk: i64, limits: RowLimits) -> Vec<PlannedRow> {
     listed.sort_unstable_by_key(|stored| stored.timestamp);
     let mut rows: Vec<PlannedRow> = Vec::new();
     for stored in &listed {
@@ -151,15 +151,16 @@ async fn enqueue_group(
     Ok(())
 }
 
-struct Stored {
+struct Stored<'b> {
     id: Uuid,
     timestamp: Timestamp,
-    tenant: Arc<str>,
-    target: Option<Arc<str>>,
+    // Not counted: two committers would count the same ones.
+    tenant: &'b Arc<str>,
+    target: Option<&'b Arc<str>>,
     bytes: i64,
 }
 
-fn for_each_stored(batch: &Batch<'_>, exceptions: &[Exception], mut visit: impl FnMut(Stored)) {
+fn for_each_stored<'b>(batch: &Batch<'b>, exceptions: &[Exception], mut visit: impl FnMut(Stored<'b>)) {
     let mut exceptions = exceptions.iter().peekable();
     for (number, place) in batch.places() {
         let exception = exceptions
@@ -176,19 +177,19 @@ fn for_each_stored(batch: &Batch<'_>, exceptions: &[Exception], mut visit: impl 
         visit(Stored {
             id,
             timestamp: note.timestamp,
-            tenant: Arc::clone(&note.tenant),
-            target: note.target.clone(),
+            tenant: &note.tenant,
+            target: note.target.as_ref(),
             bytes: i64::try_from(place.rows.row(place.row).len()).unwrap_or(i64::MAX),
         });
     }
 }
 
 impl PlannedRow {
-    fn of(chunk: i64, stored: &Stored) -> Self {
+    fn of(chunk: i64, stored: &Stored<'_>) -> Self {
         Self {
             chunk,
-            target: stored.target.clone(),
-            tenants: vec![Arc::clone(&stored.tenant)],
+            target: stored.target.map(Arc::clone),
+            tenants: vec![Arc::clone(stored.tenant)],
             first: stored.timestamp,
             last: stored.timestamp,
             events: 1,
@@ -197,14 +198,14 @@ impl PlannedRow {
         }
     }
 
-    fn add(&mut self, stored: &Stored) {
+    fn add(&mut self, stored: &Stored<'_>) {
         if !self
             .tenants
             .iter()
             .rev()
-            .any(|tenant| Arc::ptr_eq(tenant, &stored.tenant) || *tenant == stored.tenant)
+            .any(|tenant| Arc::ptr_eq(tenant, stored.tenant) || tenant == stored.tenant)
         {
-            self.tenants.push(Arc::clone(&stored.tenant));
+            self.tenants.push(Arc::clone(stored.tenant));
         }
         self.first = self.first.min(stored.timestamp);
         self.last = self.last.max(stored.timestamp);
@@ -217,7 +218,7 @@ impl PlannedRow {
             || usize::try_from(self.bytes).is_ok_and(|bytes| bytes > limits.bytes_max)
     }
 
-    fn has_room_for(&self, stored: &Stored, limits: RowLimits) -> bool {
+    fn has_room_for(&self, stored: &Stored<'_>, limits: RowLimits) -> bool {
         usize::try_from(self.events).is_ok_and(|events| events < limits.events_max)
             && usize::try_from(self.bytes + stored.bytes).is_ok_and(|bytes| bytes <= limits.bytes_max)
     }
