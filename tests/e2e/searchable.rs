@@ -12,7 +12,8 @@ use crate::{RealStores, events::fresh};
 
 #[tokio::test]
 async fn an_acknowledged_event_can_be_found_about_a_second_later() {
-    let stores = RealStores::start().await;
+    // Delivery is woken by the commit: looking by itself would be too late.
+    let stores = RealStores::start_with(|settings| settings.set("delivery.poll_every", "60s")).await;
     let name = stores.stream.name();
     // The first bulk makes the stream; what is measured is an event that comes when all is there.
     stores.service.ingest(&fresh(1)).await;

@@ -224,6 +224,37 @@ async fn what_is_on_its_way_or_a_dead_letter_is_not_missing() {
 }
 
 #[tokio::test]
+async fn a_dead_letter_whose_document_is_there_is_named_and_a_repair_takes_it_back() {
+    let stage = Stage::start(|settings| settings).await;
+    let documents = delivered(&stage).await;
+    let buried = &documents[7];
+    delete(&stage, buried).await;
+    let path = format!("/{}/_settings", stage.stream.name());
+    let refusing = json!({ "index.default_pipeline": "absent" });
+    stage.stream.search.ok("PUT", &path, Some(&refusing)).await;
+    verify(&stage, &["--repair"]).await;
+    let letters = "select count(*) from log_writer.dead_letters where stage = 'index'";
+    eventually("the dead letter", SOON, || async {
+        (stage.database.number(letters).await == 1).then_some(())
+    })
+    .await;
+    verify(&stage, &[]).await.assert_equal();
+    // As a bulk that was long on its way.
+    let taking = json!({ "index.default_pipeline": null });
+    stage.stream.search.ok("PUT", &path, Some(&taking)).await;
+    create(&stage, &buried.id, &buried.source).await;
+    let said = verify(&stage, &[]).await;
+    assert_eq!((said.code, said.found.len()), (Some(1), 1), "{said:?}");
+    assert_eq!(found_ids(&said.of("buried")), ids([buried]));
+    assert_eq!(said.sums["repaired"], 0, "{said:?}");
+    let said = verify(&stage, &["--repair"]).await;
+    assert_eq!((said.code, &said.sums["repaired"]), (Some(1), &json!(1)), "{said:?}");
+    stage.assert_nothing_lost_or_doubled(40).await;
+    assert_eq!(stage.database.number(letters).await, 0);
+    verify(&stage, &[]).await.assert_equal();
+}
+
+#[tokio::test]
 async fn beside_a_load_nothing_is_found_that_is_not_so() {
     let stage = Stage::start(|settings| settings).await;
     let documents = delivered(&stage).await;

@@ -108,7 +108,7 @@ impl Arguments {
 /// Tells differences on standard output as they come, and progress to a person.
 struct Teller {
     is_json: bool,
-    told: [usize; 4],
+    told: [usize; 5],
     since: Timestamp,
     until: Timestamp,
     next: Instant,
@@ -121,7 +121,7 @@ impl Teller {
     fn new(is_json: bool, scope: &Scope) -> Self {
         Self {
             is_json,
-            told: [0; 4],
+            told: [0; 5],
             since: scope.since,
             until: scope.until.min(Utc::now().into()),
             next: Instant::now() + Self::EVERY,
@@ -143,7 +143,7 @@ impl Teller {
             };
             return print(&(escape::json(&sums)? + "\n"));
         }
-        for (kind, told) in ["missing", "doubled", "different", "strangers"]
+        for (kind, told) in ["missing", "doubled", "different", "buried", "strangers"]
             .into_iter()
             .zip(self.told)
         {
@@ -160,6 +160,7 @@ impl Teller {
             missing,
             doubled,
             different,
+            buried,
             strangers,
             outstanding,
             dead_letters,
@@ -168,7 +169,7 @@ impl Teller {
         let verdict = if outcome.is_equal() { "equal" } else { "different" };
         print(&format!(
             "{verdict}: {events} events, {documents} documents in {hours} hours, {minutes} minutes compared one by one, \
-             {sampled} contents; {missing} missing, {doubled} doubled, {different} different, {strangers} strangers, \
+             {sampled} contents; {missing} missing, {doubled} doubled, {different} different, {buried} buried, {strangers} strangers, \
              {repaired} repaired; {outstanding} in the outbox, {dead_letters} dead letters\n"
         ))
     }
@@ -207,6 +208,7 @@ impl Listener for Teller {
 }
 
 /// A difference in words, and the number of its kind.
+#[expect(clippy::too_many_lines, reason = "one arm for each kind")]
 fn line(found: &Found) -> (usize, String) {
     let again = |repaired: &bool| if *repaired { ": in the outbox again" } else { "" };
     match found {
@@ -256,13 +258,28 @@ fn line(found: &Found) -> (usize, String) {
                 again(repaired)
             ),
         ),
+        Found::Buried {
+            tenant,
+            id,
+            timestamp,
+            index,
+            repaired,
+        } => (
+            3,
+            format!(
+                "buried: event {id} of {timestamp}, tenant {}, is a dead letter and yet in {}{}",
+                escape::shown(tenant),
+                escape::shown(index),
+                again(repaired)
+            ),
+        ),
         Found::Stranger {
             tenant,
             document,
             timestamp,
             index,
         } => (
-            3,
+            4,
             format!(
                 "stranger in {}: document {} of {timestamp}, tenant {}: no event stands for it",
                 escape::shown(index),

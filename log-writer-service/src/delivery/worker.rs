@@ -255,7 +255,7 @@ impl Worker {
             .collect();
         let events_max = usize::try_from(limits.claim_events_max).unwrap_or(usize::MAX);
         let bytes_max = limits.claim_bytes_max;
-        let requeued = Requeued::requeue_indexed(outbox.pool(), &self.name, &events, events_max, bytes_max).await;
+        let requeued = Requeued::requeue_indexed(outbox.pool(), &self.name, None, &events, events_max, bytes_max).await;
         match requeued.map_err(|error| error.to_string())? {
             0 => {}
             count => tracing::info!(target.name = %claim.target, document.count = count,

@@ -123,7 +123,7 @@ fn answer(result: Result<Accepted, Refusal>) -> Response {
             problem(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "unavailable",
-                "not committed now; send it again",
+                "not acknowledged; send it again",
             )
         }
     }

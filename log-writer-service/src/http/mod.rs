@@ -127,7 +127,7 @@ async fn before_the_end(State(last_call): State<CancellationToken>, request: Req
         biased;
         response = next.run(request) => response,
         () = last_call.cancelled() => {
-            problem_and_close(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "not committed: shutting down")
+            problem_and_close(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "not acknowledged: shutting down; send it again")
         }
     }
 }

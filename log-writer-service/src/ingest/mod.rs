@@ -51,6 +51,7 @@ use crate::{
     shutdown::Tasks,
     telemetry::metric,
     timescale::{Clock, Receipt},
+    wire::may_expand,
 };
 
 /// Bodies above this are decoded on the blocking pool: about half a millisecond of work.
@@ -243,8 +244,8 @@ impl Ingestor {
         deadline: Instant,
     ) -> Result<(Decoded, Reservation), Refusal> {
         let decoder = Arc::clone(&self.decoder);
-        let is_small = incoming.body.len() <= INLINE_BYTES_MAX && incoming.content_encoding.is_none()
-            || incoming.body.len() <= INLINE_BYTES_MAX / 8;
+        let encoding = incoming.content_encoding.as_deref();
+        let is_small = incoming.body.len() <= INLINE_BYTES_MAX && !may_expand(&incoming.body, encoding);
         let work = move || {
             // The same bytes would panic again, for ever: they are kept, and answered.
             let decoded = panic::catch_unwind(AssertUnwindSafe(|| decoder.decode(&incoming, &mut reservation, now)))

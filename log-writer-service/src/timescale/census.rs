@@ -167,7 +167,7 @@ impl Census {
     }
 
     /// The next events of a tenant within a range, by time and id, after the last one that is known; batches that stand
-    /// in the outbox as a whole are left out.
+    /// in the outbox as a whole and dead letters are left out.
     ///
     /// # Errors
     /// As any query.

@@ -8,7 +8,7 @@ use super::{Found, GROUP, Listener, PAGE, Run, VerifyError};
 use crate::{
     elasticsearch::{DocumentId, FoundDocument, Range, SearchErrorKind, document_id},
     event::Timestamp,
-    timescale::{Again, Standing, WorkKind},
+    timescale::{Again, Requeued, Standing, WorkKind},
 };
 
 /// Time and id, in which order both stores are read.
@@ -206,7 +206,31 @@ impl<L: Listener> Run<'_, L> {
         Ok(())
     }
 
-    /// Of documents that searches found, those that no event stands for and that are still there.
+    /// A dead letter whose document is there: the next delivery finds it, and the letter goes.
+    async fn buried(&mut self, tenant: &str, (time, id): Key, index: &str) -> Result<(), VerifyError> {
+        let verifier = self.verifier;
+        let requeued = match self.repair {
+            Some(repair) => {
+                let (pool, event) = (verifier.census.pool(), [(id, time, tenant)]);
+                let (events_max, bytes_max) = (verifier.events_max, verifier.bytes_max);
+                let action = Some(repair.action);
+                Requeued::requeue_indexed(pool, &repair.worker, action, &event, events_max, bytes_max).await?
+            }
+            None => 0,
+        };
+        self.outcome.buried += 1;
+        self.outcome.repaired += u64::try_from(requeued).unwrap_or_default();
+        self.listener.found(&Found::Buried {
+            tenant: tenant.to_owned(),
+            id: id.to_string(),
+            timestamp: time.to_rfc3339(),
+            index: index.to_owned(),
+            repaired: requeued > 0,
+        });
+        Ok(())
+    }
+
+    /// Of documents that searches found and that are still there, those of dead letters and those of no event.
     async fn judge_documents(&mut self, tenant: Option<&str>, documents: &[FoundDocument]) -> Result<(), VerifyError> {
         let keys: Vec<Key> = documents.iter().map(key).collect();
         let standings = match tenant {
@@ -215,7 +239,7 @@ impl<L: Listener> Run<'_, L> {
         };
         for ((document, event), standing) in documents.iter().zip(keys).zip(standings) {
             let is_events_own = tenant.is_some_and(|tenant| self.document_id(tenant, event) == document.id);
-            if is_events_own && standing != Standing::Gone {
+            if is_events_own && matches!(standing, Standing::Outstanding | Standing::Settled) {
                 continue;
             }
             let there = self
@@ -229,6 +253,10 @@ impl<L: Listener> Run<'_, L> {
                 // Its index went meanwhile.
                 Err(error) if error.kind() == SearchErrorKind::Missing => continue,
                 Err(error) => return Err(error.into()),
+            }
+            if let Some(tenant) = tenant.filter(|_| is_events_own && standing == Standing::DeadLetter) {
+                self.buried(tenant, event, &document.index).await?;
+                continue;
             }
             self.outcome.strangers += 1;
             self.listener.found(&Found::Stranger {

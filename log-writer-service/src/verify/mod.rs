@@ -9,6 +9,7 @@
 //! | missing | settled, in SQL, in no index | into the outbox again, kind `repair` |
 //! | doubled | in several backing indices | all copies but that in the oldest index are deleted |
 //! | different | another content than SQL's (of a sample) | into the outbox again, kind `replace` |
+//! | buried | a dead letter though its document is there | into the outbox again, where it is found and its letter goes |
 //! | stranger | a document that no event stands for | told, left alone |
 //!
 //! Memory is bounded by one day of buckets and a page of ids on either side. A crash leaves what was repaired until then:

@@ -47,6 +47,19 @@ pub enum Found {
         /// Whether it stands in the outbox again.
         repaired: bool,
     },
+    /// A dead letter, though its document is there.
+    Buried {
+        /// Whose.
+        tenant: String,
+        /// Of the event.
+        id: String,
+        /// Of the event.
+        timestamp: String,
+        /// The index that holds it.
+        index: String,
+        /// Whether it stands in the outbox again, where it is found.
+        repaired: bool,
+    },
     /// No event stands for it.
     Stranger {
         /// Whose it says it is.
@@ -79,6 +92,8 @@ pub struct Outcome {
     pub doubled: u64,
     /// With another content.
     pub different: u64,
+    /// Dead letters whose documents are there.
+    pub buried: u64,
     /// Documents that no event stands for.
     pub strangers: u64,
     /// Events that stand in the outbox when the comparison ends; they are not missing.
@@ -93,6 +108,6 @@ impl Outcome {
     /// Whether nothing was found.
     #[must_use]
     pub fn is_equal(&self) -> bool {
-        self.missing + self.doubled + self.different + self.strangers == 0
+        self.missing + self.doubled + self.different + self.buried + self.strangers == 0
     }
 }

@@ -19,7 +19,7 @@ mod stream;
 mod text;
 
 pub use self::binary::{Undecodable, is_binary};
-pub use self::compression::{DecompressError, decompress};
+pub use self::compression::{DecompressError, decompress, may_expand};
 pub use self::piece::{BadReason, Piece};
 pub use self::room::Room;
 pub use self::split::{SplitError, SplitSettings, around, split};

@@ -214,8 +214,9 @@ async fn large_backlog(options: &Options, arena: &Arena) -> Result<bool> {
         spread(&mut current)
     );
     println!("stored         {} events", arena.stored().await);
+    let is_current = !current.is_empty() && current.last().is_some_and(|lag| *lag <= 5.0);
     let flat = peaks.last() <= peaks.first().map(|first| first * 1.25).as_ref();
-    Ok(flat && share >= 0.8 && current.last().is_none_or(|lag| *lag <= 5.0))
+    Ok(flat && share >= 0.8 && is_current)
 }
 
 fn spread(figures: &mut [f64]) -> String {

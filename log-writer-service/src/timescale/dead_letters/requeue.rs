@@ -83,13 +83,15 @@ impl Requeued {
         })
     }
 
-    /// The same for events by id, time and tenant that have a letter though Elasticsearch has them: the next claim finds them.
+    /// The same for events by id, time and tenant that have a letter though Elasticsearch has them: the next claim finds
+    /// them. How many.
     ///
     /// # Errors
     /// As [`Requeued::requeue`].
     pub async fn requeue_indexed(
         pool: &PgPool,
         worker: &str,
+        action: Option<ActionId>,
         events: &[(Uuid, Timestamp, &str)],
         events_max: usize,
         bytes_max: usize,
@@ -107,7 +109,7 @@ impl Requeued {
         if letters.is_empty() {
             return Ok(0);
         }
-        let done = Self::requeue(pool, worker, None, &letters, events_max, bytes_max).await?;
+        let done = Self::requeue(pool, worker, action, &letters, events_max, bytes_max).await?;
         Ok(done.requeued)
     }
 }

@@ -104,6 +104,11 @@ impl Codec {
     }
 }
 
+/// Whether a body may be larger than it looks, by its header or its first bytes.
+pub fn may_expand(body: &[u8], content_encoding: Option<&str>) -> bool {
+    content_encoding.is_some() || Codec::from_magic(body).is_some()
+}
+
 /// Undoes what `content_encoding` lists, last first; `None` or `identity` returns `body` without a copy.
 ///
 /// Synchronous CPU work (up to a second for 100 MiB): not for an async worker thread.
