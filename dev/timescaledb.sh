@@ -106,7 +106,7 @@ choose_user() {
 running_pid() {
   local pid
   pid=$(head -n 1 "$base/data/postmaster.pid" 2>/dev/null) || return 1
-  grep -qxF "$place/data" <(tr '\0' '\n' <"/proc/$pid/cmdline" 2>/dev/null) || return 1
+  grep -qxF "$place/data" <(tr '\0' '\n' 2>/dev/null <"/proc/$pid/cmdline") || return 1
   [ "$(readlink "/proc/$pid/root")" = "$root" ] || return 1
   echo "$pid"
 }

@@ -1,7 +1,7 @@
 //! Who gets in: tokens and their scopes, tenants that cannot touch each other, tokens replaced while the service runs,
 //! and no listener for strangers by accident.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf, process::Command, time::Duration};
 
 use log_writer_tests::{
     client::{Answer, Connection, Receipt, Request, send},
@@ -328,6 +328,27 @@ async fn tokens_are_replaced_on_sighup_and_a_bad_file_keeps_the_old_ones() {
     assert_eq!(old.expect("an answer").status, 401);
     assert_eq!(guarded.ingest(&secret, &fresh(1)).await, Receipt::all_committed(1));
     assert_eq!(guarded.count("tenant = 'Acme'").await, 5);
+}
+
+#[tokio::test]
+async fn a_tokens_file_that_does_not_end_holds_nobody_up() {
+    let mut guarded = Guarded::start().await;
+    fs::remove_file(guarded.file()).expect("it is there");
+    let made = Command::new("mkfifo").arg(guarded.file()).status().expect("mkfifo");
+    assert!(made.success());
+    guarded.service.signal("HUP");
+    let file = guarded.file();
+    // It can be opened for writing once somebody reads it; nothing is written.
+    let opened = tokio::task::spawn_blocking(|| fs::File::options().write(true).open(file));
+    let _held = opened.await.expect("opened").expect("a pipe");
+    for _ in 0..4 {
+        assert_eq!(
+            guarded.ingest(&guarded.acme, &fresh(1)).await,
+            Receipt::all_committed(1)
+        );
+    }
+    guarded.service.terminate();
+    assert!(guarded.service.until_ended(SOON).await.success());
 }
 
 #[tokio::test]

@@ -2,9 +2,11 @@
 //!
 //! A file that is wrong or cannot be read changes nothing, and the log says so loudly.
 
+use std::{sync::Arc, thread};
+
 use anyhow::anyhow;
 use axum_server::tls_rustls::RustlsConfig;
-use tokio::signal::unix::Signal;
+use tokio::{signal::unix::Signal, sync::oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -42,9 +44,20 @@ impl Keys {
     /// Replaces them on each signal.
     pub(super) async fn keep(self, mut hangups: Signal, stopping: CancellationToken) {
         self.tell_expired();
+        let keys = Arc::new(self);
         loop {
             tokio::select! {
-                _ = hangups.recv() => self.reload(),
+                _ = hangups.recv() => {}
+                () = stopping.cancelled() => return,
+            }
+            // A file may be on a disk that does not answer. So on a thread of its own: it holds nobody up, nor the end.
+            let (keys, (done, ended)) = (Arc::clone(&keys), oneshot::channel::<()>());
+            thread::spawn(move || {
+                keys.reload();
+                drop(done);
+            });
+            tokio::select! {
+                _ = ended => {}
                 () = stopping.cancelled() => return,
             }
         }
