@@ -31,7 +31,7 @@ struct State {
     /// Bulks that broke with documents of the row.
     rows: HashMap<OutboxId, u32>,
     alone: HashMap<DocumentId, Alone>,
-    /// Bulks that each target took.
+    /// Bulks that each target took while any document was under suspicion.
     taken: HashMap<Arc<str>, u64>,
 }
 
@@ -61,7 +61,12 @@ impl Suspects {
 
     /// The target took a bulk.
     pub(super) fn note_taken(&self, target: &Arc<str>) {
-        *self.lock().taken.entry(Arc::clone(target)).or_default() += 1;
+        let mut state = self.lock();
+        if state.alone.is_empty() {
+            state.taken.clear();
+        } else {
+            *state.taken.entry(Arc::clone(target)).or_default() += 1;
+        }
     }
 
     /// A bulk broke, though the cluster had answered just before; whether its only document is the culprit beyond doubt.

@@ -9,9 +9,6 @@ use super::{State, lock, server::Reply};
 pub(super) fn answer(state: &Arc<Mutex<State>>, method: &str, path_and_query: &str, body: &[u8]) -> Reply {
     let mut state = lock(state);
     state.requests.push(format!("{method} {path_and_query}"));
-    if let Some(status) = state.reject_all {
-        return Reply::Whole(status, error(status, "security_exception", "scripted"));
-    }
     let path = path_and_query
         .split('?')
         .next()

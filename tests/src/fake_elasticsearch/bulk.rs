@@ -18,9 +18,6 @@ pub(super) async fn answer(state: &Arc<Mutex<State>>, path: &str, body: &[u8]) -
         if state.body_bytes_max.is_some_and(|max| body.len() > max) {
             return Reply::TooLarge;
         }
-        if let Some(status) = state.reject_all {
-            return Reply::Whole(status, error(status, "security_exception", "scripted"));
-        }
         let items = match parse(path, body) {
             Ok(items) => items,
             Err(reason) => return Reply::Whole(400, error(400, "illegal_argument_exception", &reason)),
@@ -72,10 +69,6 @@ pub(super) async fn answer(state: &Arc<Mutex<State>>, path: &str, body: &[u8]) -
         }
         Behaviour::Hold(gate) => {
             gate.passed().await;
-            Reply::Whole(200, apply(&no_fault))
-        }
-        Behaviour::Slow(pause) => {
-            tokio::time::sleep(pause).await;
             Reply::Whole(200, apply(&no_fault))
         }
         Behaviour::PartialFailure(fault) => Reply::Whole(200, apply(&|position, item| fault(position, item))),

@@ -15,7 +15,6 @@ use std::{
     fmt,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
 };
 
 use serde_json::Value;
@@ -47,8 +46,6 @@ pub enum Behaviour {
     WrongItemCount,
     /// Waits until the gate is opened, then as usual.
     Hold(Gate),
-    /// Waits, then as usual.
-    Slow(Duration),
     /// Items for which the function names a fault are not applied; the others are.
     PartialFailure(Arc<FaultOf>),
 }
@@ -65,7 +62,6 @@ impl fmt::Debug for Behaviour {
             Self::Truncate => "Truncate",
             Self::WrongItemCount => "WrongItemCount",
             Self::Hold(_) => "Hold",
-            Self::Slow(_) => "Slow",
             Self::PartialFailure(_) => "PartialFailure",
         };
         formatter.write_str(name)
@@ -170,7 +166,6 @@ struct State {
     objects: BTreeMap<String, Value>,
     script: VecDeque<Behaviour>,
     always: Option<Behaviour>,
-    reject_all: Option<u16>,
     /// Bulks of deletions to refuse.
     deletions_refused: usize,
     body_bytes_max: Option<usize>,
@@ -216,11 +211,6 @@ impl FakeElasticsearch {
     /// What is done with every `_bulk` that has no script; `None`: as usual.
     pub fn always(&self, behaviour: Option<Behaviour>) {
         self.lock().always = behaviour;
-    }
-
-    /// Answers every request, not only `_bulk`, with this status; `None`: as usual.
-    pub fn reject_everything(&self, status: Option<u16>) {
-        self.lock().reject_all = status;
     }
 
     /// Answers the next bulks of deletions 429, so many.
