@@ -1,12 +1,15 @@
 //! `verify [--repair]`: what differs between the stores is found, named and put right, beside a running service, and
 //! what is merely on its way is no difference.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, panic::AssertUnwindSafe};
 
+use futures::FutureExt as _;
 use log_writer_tests::{
+    client::Request,
     conditions::{SOON, eventually},
     search::Document,
-    service::run_command,
+    service::{Service, Settings, run_command},
+    stack::{Database, Stream, random_word},
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -225,7 +228,9 @@ async fn what_is_on_its_way_or_a_dead_letter_is_not_missing() {
 
 #[tokio::test]
 async fn a_dead_letter_whose_document_is_there_is_named_and_a_repair_takes_it_back() {
-    let stage = Stage::start(|settings| settings).await;
+    // Else the service itself finds it.
+    let seldom = |settings: Settings| settings.set("delivery.lease", "10m").set("delivery.renew_every", "1m");
+    let stage = Stage::start(seldom).await;
     let documents = delivered(&stage).await;
     let buried = &documents[7];
     delete(&stage, buried).await;
@@ -252,6 +257,99 @@ async fn a_dead_letter_whose_document_is_there_is_named_and_a_repair_takes_it_ba
     stage.assert_nothing_lost_or_doubled(40).await;
     assert_eq!(stage.database.number(letters).await, 0);
     verify(&stage, &[]).await.assert_equal();
+}
+
+/// What the service says of its books, in the status and by a metric.
+async fn until_balanced(stage: &Stage, balanced: bool) {
+    let shown = format!("log_writer_books_balanced {}", u8::from(balanced));
+    eventually(&shown, SOON, || async {
+        let page = stage.service.send(&Request::get("/metrics")).await.text();
+        let status = stage.service.status().await;
+        (page.contains(&shown) && status["books"]["balanced"] == balanced).then_some(())
+    })
+    .await;
+}
+
+/// By how many events an ended repair says that it corrected the books.
+const CORRECTED: &str = "select coalesce(sum((target ->> 'books_corrected')::bigint), 0)::bigint from log_writer.audit
+    where action = 'verify repair' and outcome = 'done'";
+
+#[tokio::test]
+async fn events_of_outbox_rows_that_were_lost_are_brought_by_a_repair_and_the_books_balance_again() {
+    let stage = Stage::start(|settings| settings).await;
+    delivered(&stage).await;
+    until_balanced(&stage, true).await;
+    let path = format!("/{}/_settings", stage.stream.name());
+    let blocked = json!({ "index.blocks.write": true });
+    stage.stream.search.ok("PUT", &path, Some(&blocked)).await;
+    stage.service.ingest(&json!([event(0), event(1), event(2)])).await;
+    // As after a restore of a part.
+    stage.database.execute("delete from log_writer.outbox").await;
+    until_balanced(&stage, false).await;
+    let open = json!({ "index.blocks.write": null });
+    stage.stream.search.ok("PUT", &path, Some(&open)).await;
+    let said = verify(&stage, &["--repair"]).await;
+    assert_eq!(
+        (said.of("missing").len(), &said.sums["repaired"]),
+        (3, &json!(3)),
+        "{said:?}"
+    );
+    until_balanced(&stage, true).await;
+    stage.assert_nothing_lost_or_doubled(43).await;
+    assert_eq!(stage.database.number(CORRECTED).await, 3);
+    verify(&stage, &["--repair"]).await.assert_equal();
+    assert_eq!(stage.database.number(CORRECTED).await, 3, "what balances is left alone");
+}
+
+#[tokio::test]
+async fn where_documents_of_lost_outbox_rows_are_there_a_repair_of_everything_balances_the_books() {
+    // A dataset of its own: to compare everything is to compare this alone.
+    let (database, stream) = (Database::create().await, Stream::create().await);
+    let dataset = format!("t{}", random_word());
+    let settings =
+        Settings::new(database.url(), stream.search.url(), &stream.tenant).set("elasticsearch.dataset", &dataset);
+    let point = "delivery::before_settling";
+    let armed = settings.clone().failpoints(&format!("{point}=1*return(stop)"));
+    let stage = Stage {
+        service: Service::start(armed).await,
+        settings,
+        database,
+        stream,
+    };
+    let outcome = AssertUnwindSafe(balances_again(&stage, point)).catch_unwind().await;
+    // Whatever came of it.
+    for path in [
+        format!("/_data_stream/logs-{dataset}-{}", stage.stream.tenant),
+        format!("/_index_template/logs_template_{dataset}"),
+        format!("/_component_template/logs_mappings_{dataset}"),
+        format!("/_component_template/logs_settings_{dataset}"),
+        format!("/_ilm/policy/logs_policy_{dataset}"),
+    ] {
+        let (status, answer) = stage
+            .stream
+            .search
+            .call("DELETE", &path, None)
+            .await
+            .expect("it answers");
+        assert!(matches!(status, 200 | 404), "{path}: {status} {answer}");
+    }
+    if let Err(panic) = outcome {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+async fn balances_again(stage: &Stage, point: &str) {
+    stage.service.ingest(&json!([event(0), event(1)])).await;
+    stage.service.until_stopped_at(point).await;
+    stage.database.execute("delete from log_writer.outbox").await;
+    stage.service.signal("CONT");
+    until_balanced(stage, false).await;
+    verify(stage, &["--repair"]).await.assert_equal();
+    until_balanced(stage, false).await;
+    let output = run_command(&["verify", "--repair"], &stage.settings).await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    until_balanced(stage, true).await;
+    assert_eq!(stage.database.number(CORRECTED).await, 2);
 }
 
 #[tokio::test]

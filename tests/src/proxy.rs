@@ -1,10 +1,15 @@
 //! A TCP proxy on loopback that can refuse, reset, stall, slow down, or cut an answer: after some bytes, or to a certain
 //! question.
+//!
+//! It can keep a request, too, and pass it on when its sender has long given it up.
 
 use std::{
     io,
     net::SocketAddr,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -14,6 +19,8 @@ use tokio::{
     sync::watch,
     task::JoinHandle,
 };
+
+use crate::conditions::{SOON, eventually};
 
 /// What the proxy does with connections, those that stand and new ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +37,9 @@ pub enum Mode {
     CutAnswerAfter(usize),
     /// Passes everything on until a request has these bytes in it; cuts the connection when its answer begins.
     CutAnswerTo(&'static str),
+    /// Passes everything on but the first request with these bytes at its beginning (4 KiB): it is kept whole and its
+    /// connection closed; [`Proxy::send_kept`] passes it on.
+    Keep(&'static str),
     /// Passes everything on, each piece of a request (4 KiB at most) after this pause.
     Slow(Duration),
 }
@@ -38,8 +48,17 @@ pub enum Mode {
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
+    target: String,
     mode: watch::Sender<Mode>,
+    kept: Arc<Kept>,
     task: JoinHandle<()>,
+}
+
+/// The request that is kept.
+#[derive(Debug, Default)]
+struct Kept {
+    is_begun: AtomicBool,
+    whole: OnceLock<Vec<u8>>,
 }
 
 impl Proxy {
@@ -48,13 +67,21 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("cannot bind the proxy");
         let address = listener.local_addr().expect("the proxy has no address");
         let (mode, watched) = watch::channel(Mode::Forward);
-        let target = target.to_owned();
+        let kept = Arc::new(Kept::default());
+        let (target, keeper) = (target.to_owned(), Arc::clone(&kept));
+        let to = target.clone();
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(serve(client, target.clone(), watched.clone()));
+                tokio::spawn(serve(client, to.clone(), watched.clone(), Arc::clone(&keeper)));
             }
         });
-        Self { address, mode, task }
+        Self {
+            address,
+            target,
+            mode,
+            kept,
+            task,
+        }
     }
 
     /// Where it listens.
@@ -67,6 +94,24 @@ impl Proxy {
     pub fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
     }
+
+    /// Waits until a request is kept.
+    pub async fn until_kept(&self) {
+        eventually("a request to be kept", SOON, || {
+            std::future::ready(self.kept.whole.get().map(|_| ()))
+        })
+        .await;
+    }
+
+    /// Passes the kept request on, to be answered to nobody but the test: the beginning of the answer.
+    pub async fn send_kept(&self) -> String {
+        let request = self.kept.whole.get().expect("a request was kept");
+        let mut server = TcpStream::connect(&self.target).await.expect("the target is there");
+        server.write_all(request).await.expect("sent");
+        let mut buffer = vec![0; 4 * 1024];
+        let read = server.read(&mut buffer).await.expect("an answer");
+        String::from_utf8_lossy(&buffer[..read]).into_owned()
+    }
 }
 
 impl Drop for Proxy {
@@ -75,7 +120,7 @@ impl Drop for Proxy {
     }
 }
 
-async fn serve(client: TcpStream, target: String, mut mode: watch::Receiver<Mode>) {
+async fn serve(client: TcpStream, target: String, mut mode: watch::Receiver<Mode>, kept: Arc<Kept>) {
     let now = *mode.borrow_and_update();
     match now {
         Mode::Refuse => {}
@@ -84,7 +129,7 @@ async fn serve(client: TcpStream, target: String, mut mode: watch::Receiver<Mode
         Mode::Stall => {
             let _changed = mode.changed().await;
         }
-        Mode::Forward | Mode::CutAnswerAfter(_) | Mode::CutAnswerTo(_) | Mode::Slow(_) => {
+        Mode::Forward | Mode::CutAnswerAfter(_) | Mode::CutAnswerTo(_) | Mode::Keep(_) | Mode::Slow(_) => {
             let answer_max = if let Mode::CutAnswerAfter(bytes) = now {
                 bytes
             } else {
@@ -96,7 +141,7 @@ async fn serve(client: TcpStream, target: String, mut mode: watch::Receiver<Mode
             let (mut client_read, mut client_write) = client.into_split();
             let (mut server_read, mut server_write) = server.into_split();
             let asked = AtomicBool::new(false);
-            let up = copy_requests(&mut client_read, &mut server_write, mode.clone(), &asked);
+            let up = copy_requests(&mut client_read, &mut server_write, mode.clone(), &asked, &kept);
             let down = copy_some(&mut server_read, &mut client_write, answer_max, &asked);
             tokio::select! {
                 _ = up => {}
@@ -123,6 +168,7 @@ async fn copy_requests(
     to: &mut (impl AsyncWriteExt + Unpin),
     mode: watch::Receiver<Mode>,
     asked: &AtomicBool,
+    kept: &Kept,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 4 * 1024];
     loop {
@@ -140,8 +186,33 @@ async fn copy_requests(
         {
             asked.store(true, Ordering::Relaxed);
         }
+        if let Mode::Keep(question) = mode
+            && piece.windows(question.len()).any(|bytes| bytes == question.as_bytes())
+            && !kept.is_begun.swap(true, Ordering::Relaxed)
+        {
+            let mut whole = piece.to_vec();
+            while !is_whole(&whole) {
+                let read = from.read(&mut buffer).await?;
+                whole.extend_from_slice(&buffer[..read]);
+            }
+            kept.whole.set(whole).expect("one is kept");
+            return Ok(());
+        }
         to.write_all(piece).await?;
     }
+}
+
+/// Whether a request has come to its end, by its `Content-Length`.
+fn is_whole(request: &[u8]) -> bool {
+    let Some(head) = request.windows(4).position(|bytes| bytes == b"\r\n\r\n") else {
+        return false;
+    };
+    let length = String::from_utf8_lossy(&request[..head])
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+        .map_or(0, |(_, length)| length.trim().parse().expect("a length"));
+    request.len() >= head + 4 + length
 }
 
 async fn copy_some(
@@ -190,6 +261,7 @@ mod tests {
             Mode::CutAnswerAfter(0),
             Mode::CutAnswerAfter(40),
             Mode::CutAnswerTo("GET /"),
+            Mode::Keep("GET /"),
         ] {
             proxy.set(mode);
             let before = fake.requests().len();
@@ -209,5 +281,20 @@ mod tests {
                 through().ok("GET", "/", None).await;
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_kept_request_arrives_when_it_is_sent_and_others_pass_meanwhile() {
+        let fake = FakeElasticsearch::start().await;
+        let proxy = Proxy::start(&fake.address()).await;
+        let through = Search::new(&format!("http://{}", proxy.address()));
+        proxy.set(Mode::Keep("PUT /_ilm/policy/late"));
+        let policy = serde_json::json!({ "text": "x".repeat(20_000) });
+        assert!(through.call("PUT", "/_ilm/policy/late", Some(&policy)).await.is_err());
+        proxy.until_kept().await;
+        through.ok("PUT", "/_ilm/policy/other", Some(&policy)).await;
+        assert!(fake.object("_ilm/policy/late").is_none());
+        assert!(proxy.send_kept().await.starts_with("HTTP/1.1 200"));
+        assert_eq!(fake.object("_ilm/policy/late"), Some(policy));
     }
 }

@@ -139,7 +139,9 @@ async fn a_refused_event_is_redriven_until_it_is_taken_and_the_books_balance_aft
 
 #[tokio::test]
 async fn a_redriven_event_that_stands_in_an_older_index_is_not_indexed_twice() {
-    let stores = FakeStores::start().await;
+    // Else the service itself finds it.
+    let seldom = |settings: Settings| settings.set("delivery.lease", "10m").set("delivery.renew_every", "1m");
+    let stores = FakeStores::start_with(seldom).await;
     stores.fake.always(refuse(3));
     stores.service.ingest(&fresh(5)).await;
     let rows = stores.assert_delivered_exactly_once(5).await;

@@ -75,6 +75,7 @@ impl Arguments {
             until,
             tenant: self.tenant.clone(),
             sample: usize::from(self.sample),
+            is_everything: self.since.is_none() && self.until.is_none() && self.tenant.is_none(),
         })
     }
 

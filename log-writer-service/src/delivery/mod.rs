@@ -12,8 +12,9 @@
 //!
 //! A crash after 1-3 sent nothing: the lease ends and the row is claimed again. After a crash after 4 the look-up finds the documents,
 //! and a copy too many, if a rollover let one in. A claim lost while sending settles nothing; copies that went to another index are
-//! removed.
+//! removed. A `_bulk` that is applied after its documents were refused elsewhere is found by looking at young dead letters.
 
+mod buried;
 mod copies;
 mod documents;
 mod gate;
@@ -166,11 +167,16 @@ impl Delivery {
         let (delivery, stopping) = (Arc::clone(self), tasks.stopping());
         tasks.spawn("claim renewal", async move { delivery.renew_claims(stopping).await });
         let (delivery, stopping, worker) = (Arc::clone(self), tasks.stopping(), format!("{instance} annotations"));
-        let committed = Arc::clone(committed);
+        let again = Arc::clone(committed);
         tasks.spawn("annotations", async move {
             stopping
-                .run_until_cancelled(delivery.requeue_annotated(&worker, &committed))
+                .run_until_cancelled(delivery.requeue_annotated(&worker, &again))
                 .await;
+        });
+        let buried = Arc::clone(self).look_for_buried(format!("{instance} dead letters"), Arc::clone(committed));
+        let stopping = tasks.stopping();
+        tasks.spawn("dead letters", async move {
+            stopping.run_until_cancelled(buried).await;
         });
     }
 

@@ -243,7 +243,7 @@ impl Worker {
         if there.is_empty() {
             return Ok(());
         }
-        let (outbox, limits) = (&self.delivery.outbox, &self.delivery.settings);
+        let outbox = &self.delivery.outbox;
         let held: Vec<_> = claim.rows.iter().map(|row| (row.id, row.attempts)).collect();
         let otherwise = outbox.claimed_otherwise(&held).await;
         if otherwise.map_err(|error| error.to_string())? > 0 {
@@ -253,13 +253,15 @@ impl Worker {
         let events: Vec<_> = events
             .map(|Document { event, .. }| (event.id, event.timestamp, &*event.tenant))
             .collect();
-        let events_max = usize::try_from(limits.claim_events_max).unwrap_or(usize::MAX);
-        let bytes_max = limits.claim_bytes_max;
+        let (events_max, bytes_max) = self.delivery.row_limits();
         let requeued = Requeued::requeue_indexed(outbox.pool(), &self.name, None, &events, events_max, bytes_max).await;
         match requeued.map_err(|error| error.to_string())? {
             0 => {}
-            count => tracing::info!(target.name = %claim.target, document.count = count,
-                "documents that had been refused to another replica are there; their dead letters are taken back"),
+            count => {
+                metric::letters_taken_back(count);
+                tracing::info!(target.name = %claim.target, document.count = count,
+                    "documents that had been refused to another replica are there; their dead letters are taken back");
+            }
         }
         Ok(())
     }

@@ -117,6 +117,10 @@ fn describe_delivery() {
         "log_writer_doubles_removed_total",
         "Second copies in Elasticsearch that were removed."
     );
+    describe_counter!(
+        "log_writer_dead_letters_taken_back_total",
+        "Dead letters whose document turned out to be in Elasticsearch; counted as indexed."
+    );
 }
 
 /// What stands in the database, the same from every replica.
@@ -132,6 +136,10 @@ fn describe_database() {
     describe_counter!(
         "log_writer_events_total",
         "The books, over all replicas and restarts, by account."
+    );
+    describe_gauge!(
+        "log_writer_books_balanced",
+        "1 if the books account for every event, over all replicas; 0: something was lost beside the service."
     );
     describe_gauge!("log_writer_outbox_rows", "Outbox rows that wait.");
     describe_gauge!(
@@ -271,6 +279,11 @@ pub(crate) fn doubles_removed(documents: usize) {
     counter!("log_writer_doubles_removed_total").increment(count(documents));
 }
 
+/// Dead letters were taken back.
+pub(crate) fn letters_taken_back(letters: i64) {
+    counter!("log_writer_dead_letters_taken_back_total").increment(u64::try_from(letters).unwrap_or_default());
+}
+
 /// Shows the state of this process.
 pub fn process(ready: bool, mirror_ready: bool, held: usize, limit: usize, waiting: (usize, usize)) {
     gauge!("log_writer_ready").set(f64::from(u8::from(ready)));
@@ -286,6 +299,7 @@ pub fn store(books: &Books, backlog: &Backlog) {
     for (account, events) in books.accounts() {
         counter!("log_writer_events_total", "account" => account).absolute(u64::try_from(events).unwrap_or_default());
     }
+    gauge!("log_writer_books_balanced").set(f64::from(u8::from(books.balance(backlog.events))));
     gauge!("log_writer_outbox_rows").set(wide(backlog.rows));
     gauge!("log_writer_outbox_events").set(wide(backlog.events));
     gauge!("log_writer_outbox_bytes").set(wide(backlog.bytes));

@@ -149,6 +149,20 @@ pub async fn progress(
         .map_err(StoreError::during("record the action in log_writer.audit"))
 }
 
+/// Notes in an action that is running by how many events it corrected the books, in the transaction that does it.
+///
+/// # Errors
+/// As any query; what is not recorded must not be done.
+pub(super) async fn correction(executor: impl PgExecutor<'_>, action: ActionId, events: i64) -> Result<(), StoreError> {
+    sqlx::query("select log_writer.record_correction($1, $2)")
+        .bind(action.0)
+        .bind(events)
+        .execute(executor)
+        .await
+        .map(|_| ())
+        .map_err(StoreError::during("record the action in log_writer.audit"))
+}
+
 /// Ends an action after its last transaction; `failed` tells how that was.
 ///
 /// # Errors

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgPool, Row, postgres::PgPoolOptions};
+use sqlx::{PgConnection, PgPool, Row, postgres::PgPoolOptions};
 use uuid::Uuid;
 
 use super::{
@@ -46,8 +46,10 @@ pub enum Standing {
     Gone,
     /// In the outbox: on its way.
     Outstanding,
-    /// Refused by Elasticsearch.
+    /// Its document was refused by Elasticsearch.
     DeadLetter,
+    /// A change of its document was refused: the one that is there is older than the event.
+    RefusedChange,
     /// Elasticsearch has it, or it was never meant to.
     Settled,
 }
@@ -213,6 +215,7 @@ impl Census {
             "gone" => Standing::Gone,
             "outstanding" => Standing::Outstanding,
             "dead_letter" => Standing::DeadLetter,
+            "refused_change" => Standing::RefusedChange,
             _ => Standing::Settled,
         };
         Ok(standings.into_iter().map(standing).collect())
@@ -220,8 +223,9 @@ impl Census {
 
     /// Puts events of a tenant into the outbox again; how many, those that stand in it by now and those that are gone apart.
     ///
-    /// The books: from `indexed` to outstanding; for a repair from `unmirrored` first, as far as it goes, since what was
-    /// never meant for Elasticsearch is missing there, and no event says which it was.
+    /// The books: from `indexed` to outstanding. First, as far as that goes, nothing for what outbox rows that were lost
+    /// stood for: it is still counted as meant for Elasticsearch, and nowhere else. Then, for a repair, from `unmirrored`:
+    /// what was never meant for Elasticsearch is missing there. No event says which of these it was; the sums come out right.
     ///
     /// # Errors
     /// As any query; nothing is then done, or, if COMMIT was under way, all of it may be.
@@ -238,6 +242,41 @@ impl Census {
         let attempted = "put events into the outbox again";
         let work = self.enqueue(again, tenant, target, events, attempted);
         within(ANSWER_TIMEOUT, attempted, work).await
+    }
+
+    /// Makes the books balance once everything that is stored was compared: what is accounted for nowhere stood in outbox
+    /// rows that were lost, and is in Elasticsearch. By how many events; below 0 if such rows came back.
+    ///
+    /// # Errors
+    /// As any query; nothing is then done, or, if COMMIT was under way, all of it may be.
+    ///
+    /// # Cancel safety
+    /// All or nothing.
+    pub async fn correct_books(&self, worker: &str, action: ActionId) -> Result<i64, StoreError> {
+        let attempted = "correct the books";
+        within(ANSWER_TIMEOUT, attempted, async {
+            let mut transaction = self.pool.begin().await.map_err(StoreError::during(attempted))?;
+            lock(&mut transaction, attempted).await?;
+            let lost: i64 = sqlx::query_scalar(
+                "select (coalesce(sum(b.mirrored - b.indexed - b.index_dead_lettered - b.expired), 0)
+                   - (select coalesce(sum(o.events), 0) from log_writer.outbox o))::bigint
+                 from log_writer.books b",
+            )
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(StoreError::during(attempted))?;
+            if lost != 0 {
+                let books = Books {
+                    indexed: lost,
+                    ..Books::default()
+                };
+                books::add_to_books(&mut transaction, worker, &books).await?;
+                audit::correction(&mut *transaction, action, lost).await?;
+            }
+            transaction.commit().await.map_err(StoreError::during(attempted))?;
+            Ok(lost)
+        })
+        .await
     }
 
     /// Counts second copies that were deleted as a part of the action.
@@ -258,14 +297,9 @@ impl Census {
         attempted: &'static str,
     ) -> Result<i64, StoreError> {
         let mut transaction = self.pool.begin().await.map_err(StoreError::during(attempted))?;
-        // Of two that repair the same at once the second sees what the first has done.
-        sqlx::query("select pg_advisory_xact_lock($1)")
-            .bind(LOCK)
-            .execute(&mut *transaction)
-            .await
-            .map_err(StoreError::during(attempted))?;
+        lock(&mut transaction, attempted).await?;
         let (ids, times) = columns(events);
-        let (enqueued, unmirrored): (i64, i64) = sqlx::query_as(include_str!("sql/enqueue_again.sql"))
+        let (enqueued, unmirrored, lost): (i64, i64, i64) = sqlx::query_as(include_str!("sql/enqueue_again.sql"))
             .bind(tenant)
             .bind(&ids)
             .bind(&times)
@@ -277,18 +311,22 @@ impl Census {
             .await
             .map_err(StoreError::during(attempted))?;
         if enqueued > 0 {
+            let lost = enqueued.min(lost.max(0));
             let unmirrored = match again.kind {
-                WorkKind::Repair => enqueued.min(unmirrored.max(0)),
+                WorkKind::Repair => (enqueued - lost).min(unmirrored.max(0)),
                 WorkKind::Fresh | WorkKind::Redrive | WorkKind::Replace => 0,
             };
             let books = Books {
                 unmirrored: -unmirrored,
                 mirrored: unmirrored,
-                indexed: unmirrored - enqueued,
+                indexed: lost + unmirrored - enqueued,
                 requeued: enqueued,
                 ..Books::default()
             };
             books::add_to_books(&mut transaction, again.worker, &books).await?;
+            if lost > 0 {
+                audit::correction(&mut *transaction, again.action, lost).await?;
+            }
         }
         audit::progress(&mut *transaction, again.action, enqueued, ActionOutcome::Running).await?;
         failpoint!("verify::before_commit");
@@ -296,6 +334,16 @@ impl Census {
         failpoint!("verify::after_commit");
         Ok(enqueued)
     }
+}
+
+/// Of two that repair the same at once the second sees what the first has done.
+async fn lock(connection: &mut PgConnection, attempted: &'static str) -> Result<(), StoreError> {
+    sqlx::query("select pg_advisory_xact_lock($1)")
+        .bind(LOCK)
+        .execute(connection)
+        .await
+        .map(|_| ())
+        .map_err(StoreError::during(attempted))
 }
 
 fn columns(events: &[(Timestamp, Uuid)]) -> (Vec<Uuid>, Vec<DateTime<Utc>>) {

@@ -56,7 +56,8 @@ pub use self::{
     copy::EncodedRows,
     dead_letters::{
         DeadLetter, Letter, LetterCount, LetterFilter, LetterTotals, LetterUpkeep, RawLetter, Recommitted, Redrivable,
-        Requeued, Stage, StoredLetter, count_letters, count_purgeable, purge_letters, upkeep_letters,
+        RefusedDocument, Requeued, Stage, StoredLetter, claim_looks, count_letters, count_purgeable, note_looks,
+        purge_letters, upkeep_letters,
     },
     error::{StoreError, StoreErrorKind},
     history::{expire, refresh_stats},

@@ -137,7 +137,7 @@ async fn record(
 struct Held {
     id: i64,
     events: i64,
-    /// Events that dead letters stand for, and whose they are; empty but for kind `redrive`.
+    /// Events that dead letters may stand for, and whose they are; empty but for the kinds `redrive` and `replace`.
     redriven: Vec<(Uuid, Timestamp)>,
     tenant: String,
 }
@@ -174,8 +174,8 @@ async fn lock_held(
     let attempts: Vec<i32> = settlements.iter().map(|settlement| settlement.attempts).collect();
     sqlx::query(
         "select o.id, o.events, o.tenants[1] as tenant,
-           case when o.kind = 'redrive' then o.open_ids else '{}' end as ids,
-           case when o.kind = 'redrive' then o.open_times else '{}' end as times
+           case when o.kind in ('redrive', 'replace') then o.open_ids else '{}' end as ids,
+           case when o.kind in ('redrive', 'replace') then o.open_times else '{}' end as times
          from log_writer.outbox o
          join unnest($2::bigint[], $3::integer[]) as s (id, attempts) on s.id = o.id and s.attempts = o.attempts
          where o.claimed_by = $1

@@ -110,7 +110,9 @@ impl<L: Listener> Run<'_, L> {
         };
         let target = self.verifier.target(tenant, *first);
         let (mut missing, mut doubled) = (Vec::new(), Vec::new());
-        for (event, indices) in settled.iter().zip(self.located(tenant, &target, &settled).await?) {
+        let ids: Vec<DocumentId> = settled.iter().map(|event| self.document_id(tenant, *event)).collect();
+        let holders = self.verifier.client.holders(&target, &ids).await?;
+        for (event, indices) in settled.iter().zip(holders) {
             match indices.len() {
                 0 => missing.push(*event),
                 1 => {}
@@ -119,26 +121,6 @@ impl<L: Listener> Run<'_, L> {
         }
         self.missing(tenant, &target, &missing).await?;
         self.doubled(tenant, doubled).await
-    }
-
-    /// The indices that hold each event's document, the oldest first, refreshed or not.
-    async fn located(&self, tenant: &str, target: &str, events: &[Key]) -> Result<Vec<Vec<String>>, VerifyError> {
-        let client = &self.verifier.client;
-        let ids: Vec<DocumentId> = events.iter().map(|event| self.document_id(tenant, *event)).collect();
-        let mut found = vec![Vec::new(); ids.len()];
-        for index in client.backing_indices(target).await? {
-            let there = match client.find(&index, &ids).await {
-                // By monthly naming it is made by its first document.
-                Err(error) if error.kind() == SearchErrorKind::Missing && !self.verifier.targets.is_stream() => {
-                    continue;
-                }
-                there => there?,
-            };
-            for (indices, _) in found.iter_mut().zip(there).filter(|(_, is_there)| *is_there) {
-                indices.push(index.clone());
-            }
-        }
-        Ok(found)
     }
 
     async fn missing(&mut self, tenant: &str, target: &str, events: &[Key]) -> Result<(), VerifyError> {
@@ -239,7 +221,12 @@ impl<L: Listener> Run<'_, L> {
         };
         for ((document, event), standing) in documents.iter().zip(keys).zip(standings) {
             let is_events_own = tenant.is_some_and(|tenant| self.document_id(tenant, event) == document.id);
-            if is_events_own && matches!(standing, Standing::Outstanding | Standing::Settled) {
+            if is_events_own
+                && matches!(
+                    standing,
+                    Standing::Outstanding | Standing::RefusedChange | Standing::Settled
+                )
+            {
                 continue;
             }
             let there = self

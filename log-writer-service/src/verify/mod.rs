@@ -9,8 +9,11 @@
 //! | missing | settled, in SQL, in no index | into the outbox again, kind `repair` |
 //! | doubled | in several backing indices | all copies but that in the oldest index are deleted |
 //! | different | another content than SQL's (of a sample) | into the outbox again, kind `replace` |
-//! | buried | a dead letter though its document is there | into the outbox again, where it is found and its letter goes |
+//! | buried | a dead letter, not of a change, though its document is there | into the outbox again, where it is found and its letter goes |
 //! | stranger | a document that no event stands for | told, left alone |
+//!
+//! A repair corrects the books where outbox rows were lost: with each group that goes into the outbox again, and, once
+//! everything was compared, by what is left over then.
 //!
 //! Memory is bounded by one day of buckets and a page of ids on either side. A crash leaves what was repaired until then:
 //! each group is one transaction, and deleting a copy twice deletes it once.
@@ -64,6 +67,8 @@ pub struct Scope {
     pub tenant: Option<String>,
     /// Events of each tenant and hour whose content is compared.
     pub sample: usize,
+    /// Whether that is all that is kept.
+    pub is_everything: bool,
 }
 
 /// Who repairs: the action that is recorded, and the row in the books.
@@ -142,6 +147,9 @@ impl Verifier {
         };
         run.all_days().await?;
         let mut outcome = run.outcome;
+        if let Some(repair) = repair.filter(|_| scope.is_everything) {
+            self.census.correct_books(&repair.worker, repair.action).await?;
+        }
         (outcome.outstanding, outcome.dead_letters) = self.census.undelivered(scope.tenant.as_deref()).await?;
         Ok(outcome)
     }

@@ -105,6 +105,25 @@ impl Client {
         }
     }
 
+    /// The indices behind a target that hold each document, oldest first, refreshed or not.
+    ///
+    /// # Errors
+    /// See [`SearchError`]; one document that cannot be looked up is an error for all.
+    pub async fn holders(&self, target: &str, ids: &[DocumentId]) -> Result<Vec<Vec<String>>, SearchError> {
+        let mut holders = vec![Vec::new(); ids.len()];
+        for index in self.backing_indices(target).await? {
+            let there = match self.find(&index, ids).await {
+                // By monthly naming nobody has listed it: its first document will make it.
+                Err(error) if error.kind() == SearchErrorKind::Missing && self.naming() == Naming::Monthly => continue,
+                there => there?,
+            };
+            for (indices, _) in holders.iter_mut().zip(there).filter(|(_, is_there)| *is_there) {
+                indices.push(index.clone());
+            }
+        }
+        Ok(holders)
+    }
+
     /// Whether each document is in the index, refreshed or not.
     ///
     /// # Errors

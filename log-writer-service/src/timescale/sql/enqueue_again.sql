@@ -1,4 +1,5 @@
--- Puts events into the outbox again, those that are still stored and do not stand in it by id; how many.
+-- Puts events into the outbox again, those that are still stored and do not stand in it by id; how many. And from the
+-- books: events that were never meant for Elasticsearch, and those of outbox rows that were lost, as they were before.
 --
 -- $1 tenant, $2 ids, $3 times, $4 target, $5 kind, $6 events and $7 bytes of one outbox row. One attempt is counted
 -- already, so that the first claim looks up. Index: the primary key of application_logs.
@@ -35,5 +36,7 @@ enqueued as (
   from placed p
   group by p.by_number, p.by_bytes
 )
-select (select count(*) from found) as enqueued,
-  (select coalesce(sum(unmirrored), 0)::bigint from log_writer.books) as unmirrored
+select (select count(*) from found) as enqueued, coalesce(sum(b.unmirrored), 0)::bigint as unmirrored,
+  (coalesce(sum(b.mirrored - b.indexed - b.index_dead_lettered - b.expired), 0)
+    - (select coalesce(sum(o.events), 0) from log_writer.outbox o))::bigint as lost
+from log_writer.books b

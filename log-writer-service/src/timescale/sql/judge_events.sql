@@ -1,4 +1,4 @@
--- Where events stand, all at one moment: gone, outstanding, dead letter, or settled.
+-- Where events stand, all at one moment: gone, outstanding, a dead letter of their document or of a change of it, or settled.
 --
 -- $1 tenant, $2 ids and $3 times. Index: the primary keys of application_logs and dead_letters (stage, identity).
 with wanted as materialized (
@@ -22,11 +22,12 @@ select case
                where o.batch_id = w.batch_id and o.open_ids is null and $1 = any (o.tenants)
                  and w."timestamp" between o.first_time and o.last_time)
     or exists (select from listed l where l.id = w.id and l."timestamp" = w."timestamp") then 'outstanding'
-  when exists (select from log_writer.dead_letters d
-               where d.stage = 'index' and d.identity =
-                 int8send((extract(epoch from w."timestamp") * 1000000)::bigint) || uuid_send(w.id) || convert_to($1, 'UTF8'))
-    then 'dead_letter'
+  when d.kind = 'replace' then 'refused_change'
+  when d.id is not null then 'dead_letter'
   else 'settled'
 end as standing
 from wanted w
+left join log_writer.dead_letters d
+  on d.stage = 'index'
+  and d.identity = int8send((extract(epoch from w."timestamp") * 1000000)::bigint) || uuid_send(w.id) || convert_to($1, 'UTF8')
 order by w.place

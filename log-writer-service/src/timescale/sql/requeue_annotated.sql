@@ -24,7 +24,7 @@ enqueued as (
   group by f.target, f.tenant
 ),
 letters as (
-  update log_writer.dead_letters d set redriven_at = now()
+  update log_writer.dead_letters d set redriven_at = now(), look_at = null
   from found f
   where d.stage = 'index' and d.redriven_at is null
     and d.event_id = f.id and d.event_time = f.time and d.tenant = f.tenant
