@@ -3,10 +3,10 @@
 //! The names are fixed, so these tests have the cluster's templates alone.
 
 use log_writer_tests::{
-    client::Receipt,
+    client::{Receipt, Request},
     invariants::assert_delivered_exactly_once,
     search::Search,
-    service::{Service, Settings},
+    service::{Service, Settings, run_command},
     stack::{Database, Stream, Templates},
 };
 use serde_json::{Value, json};
@@ -171,4 +171,97 @@ async fn a_foreign_policy_is_not_touched_and_is_named() {
     }
     remove_all(&stream.search).await;
     bootstrapped(&service).await;
+}
+
+/// Waits until the status names what is wrong with the stream, and `told` what to do; and the metric shows it.
+async fn until_told(service: &Service, stream: &str, told: &str) -> Value {
+    let what = format!("the status to say of {stream}: {told}");
+    let status = service
+        .until_status(&what, |status| {
+            let problem = status["elasticsearch"]["problem"].as_str().unwrap_or_default();
+            problem.contains(stream) && problem.contains(told)
+        })
+        .await;
+    let page = service.send(&Request::get("/metrics")).await.text();
+    assert!(page.contains("log_writer_elasticsearch_ready 0"), "{status}");
+    status
+}
+
+#[tokio::test]
+async fn a_template_that_goes_while_the_service_runs_is_applied_again_for_a_stream_that_needs_it() {
+    let stream = Stream::with(Templates::alone().await);
+    let database = Database::create().await;
+    let service = Service::start(Settings::new(database.url(), stream.search.url(), &stream.tenant)).await;
+    bootstrapped(&service).await;
+    let before = state(&stream.search).await;
+    forget_all(&stream.search).await;
+    service.ingest(&fresh(3)).await;
+    service.until_delivered().await;
+    assert_eq!(state(&stream.search).await[0], before[0], "as it was");
+    let documents = stream.search.documents(&stream.name()).await;
+    assert_delivered_exactly_once(&service, &database, &documents, 3).await;
+    assert!(service.log().contains("no index template makes it"), "the log says why");
+}
+
+#[tokio::test]
+async fn a_stream_whose_template_may_not_be_applied_again_is_named_with_what_stands_in_the_way() {
+    let stream = Stream::with(Templates::alone().await);
+    let database = Database::create().await;
+    let service = Service::start(Settings::new(database.url(), stream.search.url(), &stream.tenant)).await;
+    bootstrapped(&service).await;
+    forget_all(&stream.search).await;
+    let foreign = json!({ "index_patterns": ["somebody-*"] });
+    let path = "/_index_template/logs_template";
+    stream.search.ok("PUT", path, Some(&foreign)).await;
+    service.ingest(&fresh(3)).await;
+    let status = until_told(&service, &stream.name(), "bootstrap --force").await;
+    assert_eq!(status["books"]["outstanding"], 3, "{status}");
+    stream.search.ok("DELETE", path, None).await;
+    service.until_delivered().await;
+    service
+        .until_status("nothing to be wrong", |status| {
+            status["elasticsearch"]["problem"].is_null()
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn where_the_operator_applies_templates_a_stream_without_one_is_named_until_there_is_one() {
+    let stream = Stream::with(Templates::alone().await);
+    let database = Database::create().await;
+    forget_all(&stream.search).await;
+    let settings =
+        Settings::new(database.url(), stream.search.url(), &stream.tenant).set("elasticsearch.bootstrap", "false");
+    let service = Service::start(settings.clone()).await;
+    service.ingest(&fresh(3)).await;
+    until_told(&service, &stream.name(), "run `log-writer-service bootstrap`").await;
+    assert!(!service.log().contains("elasticsearch is prepared"), "it does not know");
+    let applied = run_command(&["bootstrap"], &settings).await;
+    assert!(applied.status.success(), "{applied:?}");
+    service.until_delivered().await;
+    let documents = stream.search.documents(&stream.name()).await;
+    assert_delivered_exactly_once(&service, &database, &documents, 3).await;
+}
+
+#[tokio::test]
+async fn events_committed_for_another_dataset_are_named_and_keep_no_other_stream_waiting() {
+    let (database, stream) = (Database::create().await, Stream::create().await);
+    let settings = Settings::new(database.url(), stream.search.url(), &stream.tenant);
+    let former = settings
+        .clone()
+        .set("elasticsearch.dataset", "former")
+        .set("elasticsearch.urls", "[\"http://127.0.0.1:1\"]");
+    let mut service = Service::start(former).await;
+    service.ingest(&fresh(3)).await;
+    service.kill();
+    service.restart_with(settings).await;
+    let name = format!("logs-former-{}", stream.tenant);
+    until_told(&service, &name, "elasticsearch.dataset").await;
+    service.ingest(&fresh(2)).await;
+    let status = service
+        .until_status("the other stream's events to be delivered", |status| {
+            status["books"]["indexed"] == 2
+        })
+        .await;
+    assert_eq!(status["books"]["outstanding"], 3, "{status}");
 }

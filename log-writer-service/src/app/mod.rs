@@ -147,7 +147,7 @@ impl MirrorParts {
     }
 
     fn delivery(self, config: &Config, pool: &sqlx::PgPool, tasks: &Tasks) -> Arc<Delivery> {
-        let mirror = Mirror::default();
+        let mirror = Mirror::new(&config.elasticsearch);
         let keeper =
             mirror
                 .clone()

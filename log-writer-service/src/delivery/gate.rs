@@ -95,7 +95,10 @@ impl Gate {
 
     /// Streams to leave alone now.
     pub(super) fn paused_streams(&self, now: Instant) -> Vec<String> {
-        let state = self.lock();
+        let mut state = self.lock();
+        // It is tried again once its pause is over: if nobody did for long, nothing of it waits. Another replica had it.
+        let long = self.retry.1 * 4;
+        state.streams.retain(|_, pause| now < pause.until + long);
         state
             .streams
             .iter()
@@ -134,9 +137,10 @@ impl Gate {
     /// One stream does not take documents.
     pub(super) fn pause_stream(&self, stream: &str, reason: &str) -> Duration {
         let mut state = self.lock();
-        let failures = state.streams.get(stream).map_or(0, |pause| pause.failures) + 1;
+        let before = state.streams.get(stream);
+        let failures = before.map_or(0, |pause| pause.failures) + 1;
         let pause = self.pause(failures);
-        if failures == 1 {
+        if before.is_none_or(|before| before.reason != reason) {
             tracing::error!(
                 stream,
                 reason,
@@ -278,6 +282,21 @@ mod tests {
         assert!(!gate.may_claim(later), "a second probe");
         gate.open_cluster();
         assert!(gate.may_claim(later) && gate.may_claim(later));
+    }
+
+    #[test]
+    fn a_stream_that_nobody_tries_again_is_no_problem_any_more() {
+        let gate = gate();
+        gate.pause_stream("s", "refused");
+        let now = Instant::now();
+        assert_eq!(gate.paused_streams(now), ["s"]);
+        assert!(gate.paused_streams(now + Duration::from_secs(60)).is_empty());
+        assert_eq!(gate.problems(), ["s: refused"], "it is to be tried");
+        gate.probe_stream("s", now + Duration::from_secs(60));
+        assert!(gate.paused_streams(now + Duration::from_secs(200)).is_empty());
+        assert_eq!(gate.problems(), ["s: refused"], "it was tried");
+        gate.paused_streams(now + Duration::from_secs(300));
+        assert!(gate.problems().is_empty());
     }
 
     #[test]

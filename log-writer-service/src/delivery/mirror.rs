@@ -1,6 +1,7 @@
 //! Whether Elasticsearch is prepared for us: templates and policy in place, nobody else's in the way.
 //!
-//! The bootstrap runs in the background until it succeeds; delivery waits for it, ingest never does.
+//! The bootstrap runs in the background until it succeeds; delivery waits for it, ingest never does. It runs again when a
+//! stream cannot be made for want of its template. Then only that stream waits: what is written to now has all it needs.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -33,44 +34,66 @@ pub struct Mirror(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
+    /// `elasticsearch.bootstrap`: whether templates are applied by the service.
+    applies: bool,
     state: Mutex<MirrorState>,
+    /// What stood in the way when they were applied again.
+    trouble: Mutex<Option<String>>,
     version: Mutex<Option<String>>,
     changed: Notify,
     again: Notify,
 }
 
-impl Default for Mirror {
-    fn default() -> Self {
+impl Mirror {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn new(settings: &config::Elasticsearch) -> Self {
         let state = Mutex::new(MirrorState::Waiting(
             "templates and policy are not applied yet".to_owned(),
         ));
         Self(Arc::new(Shared {
+            applies: settings.bootstrap,
             state,
+            trouble: Mutex::default(),
             version: Mutex::default(),
             changed: Notify::new(),
             again: Notify::new(),
         }))
     }
-}
 
-impl Mirror {
     /// What is known now.
     #[must_use]
     pub fn state(&self) -> MirrorState {
-        self.lock().clone()
+        lock(&self.0.state).clone()
     }
 
     /// Version of the cluster, once it was reached.
     pub(super) fn cluster_version(&self) -> Option<String> {
-        self.0.version.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.0.version).clone()
     }
 
-    /// Asks for another bootstrap: a stream could not be made for want of its template.
-    pub(super) fn ask_again(&self) {
-        self.set(MirrorState::Waiting(
-            "a template is missing; applying the templates again".to_owned(),
-        ));
+    /// A stream could not be made for want of its template: has ours applied again, and says what is wrong and to be done.
+    ///
+    /// `ours` is the pattern of the names that this configuration makes, where they have one.
+    pub(super) fn template_missing(&self, target: &str, ours: Option<&str>) -> String {
+        let missing = "no index template makes it";
+        let other = ours.filter(|ours| !target.starts_with(ours.trim_end_matches('*')));
+        if let Some(ours) = other {
+            return format!(
+                "{missing}, and ours makes `{ours}`: its events were committed with another elasticsearch.dataset or \
+                 elasticsearch.naming; run the service with that one until they are delivered"
+            );
+        }
+        if !self.0.applies {
+            return format!("{missing}, and elasticsearch.bootstrap is off: run `log-writer-service bootstrap`");
+        }
         self.0.again.notify_one();
+        match &*lock(&self.0.trouble) {
+            None => format!(
+                "{missing}: policy and templates are applied again; if it stays so, see what `action.auto_create_index` forbids"
+            ),
+            Some(trouble) => format!("{missing}, and ours can't be applied again: {trouble}"),
+        }
     }
 
     /// Waits until documents can be sent.
@@ -96,15 +119,16 @@ impl Mirror {
                 () = stopping.cancelled() => return,
             };
             let wait = match problem {
-                None => {
-                    self.set(MirrorState::Ready);
-                    pause = PAUSE.0;
-                    None
-                }
-                Some(problem) => {
+                Some(problem) if self.state() != MirrorState::Ready => {
                     self.set(MirrorState::Waiting(problem));
                     pause = (pause * 2).min(PAUSE.1);
                     Some(pause)
+                }
+                // The stream that is in want asks again when it is tried again.
+                trouble => {
+                    *lock(&self.0.trouble) = trouble;
+                    self.set(MirrorState::Ready);
+                    None
                 }
             };
             tokio::select! {
@@ -123,8 +147,11 @@ impl Mirror {
         }
         match bootstrap(client, settings, BootstrapMode::Apply).await {
             Ok(report) => {
-                let version = Some(report.cluster.version.clone());
-                *self.0.version.lock().unwrap_or_else(PoisonError::into_inner) = version;
+                *lock(&self.0.version) = Some(report.cluster.version.clone());
+                let changes = report.changes();
+                if !changes.is_empty() {
+                    tracing::info!(objects = changes.join(", "), "applied what elasticsearch lacked");
+                }
                 (!report.is_ready()).then(|| {
                     report
                         .problem()
@@ -136,9 +163,12 @@ impl Mirror {
     }
 
     fn set(&self, state: MirrorState) {
-        let mut current = self.lock();
+        let mut current = lock(&self.0.state);
         if *current != state {
             match &state {
+                MirrorState::Ready if !self.0.applies => {
+                    tracing::info!("elasticsearch.bootstrap is off: policy and templates are taken to be in place");
+                }
                 MirrorState::Ready => {
                     tracing::info!("elasticsearch is prepared: policy, templates and mapping are as they should be");
                 }
@@ -152,10 +182,10 @@ impl Mirror {
         drop(current);
         self.0.changed.notify_waiters();
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, MirrorState> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn sleep_or_forever(time: Option<Duration>) {

@@ -179,10 +179,9 @@ impl Worker {
                 tracing::warn!(%error, "could not read events again that are to go over their copies; trying again");
             }
             Halt::Template => {
-                delivery
-                    .gate
-                    .pause_stream(&claim.target, "its index template is missing");
-                delivery.mirror.ask_again();
+                let ours = delivery.targets.searched(None);
+                let reason = delivery.mirror.template_missing(&claim.target, ours.as_deref());
+                delivery.gate.pause_stream(&claim.target, &reason);
             }
         }
     }

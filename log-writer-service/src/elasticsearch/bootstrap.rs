@@ -79,10 +79,14 @@ impl BootstrapReport {
         self.simulated.as_ref().is_some_and(Simulated::is_ours)
     }
 
-    /// Whether something was written.
-    pub fn is_changed(&self) -> bool {
-        let changed = |object: &ObjectReport| matches!(object.state, ObjectState::Created | ObjectState::Updated);
-        self.objects.iter().any(changed)
+    /// What was written, one text for each object.
+    pub fn changes(&self) -> Vec<String> {
+        let changed = |object: &&ObjectReport| matches!(object.state, ObjectState::Created | ObjectState::Updated);
+        self.objects
+            .iter()
+            .filter(changed)
+            .map(ObjectReport::to_string)
+            .collect()
     }
 
     /// What an operator has to do, in one line; `None` if nothing.
@@ -118,8 +122,8 @@ impl BootstrapReport {
 impl fmt::Display for BootstrapReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "elasticsearch {} ({})", self.cluster.version, self.cluster.name)?;
-        for ObjectReport { kind, name, state } in &self.objects {
-            writeln!(f, "{kind} {name}: {state}")?;
+        for object in &self.objects {
+            writeln!(f, "{object}")?;
         }
         for index in &self.older_indices {
             writeln!(f, "index {index}: keeps its older mapping until the next rollover")?;
@@ -145,6 +149,13 @@ impl ObjectReport {
                 "{kind} `{name}` is ours and differs: it was changed, or is of another version"
             )),
         }
+    }
+}
+
+impl fmt::Display for ObjectReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, name, state } = self;
+        write!(f, "{kind} {name}: {state}")
     }
 }
 
