@@ -227,7 +227,8 @@ async fn a_body_that_is_refused_alone_is_kept_where_a_rehearsal_succeeds_and_eac
     };
     let failed = of("log_writer_commit_failures_total{kind=\"other\"}");
     assert!(failed >= 3.0, "{metrics}");
-    assert_eq!(of("log_writer_commits_total") - failed, 1.0, "{metrics}");
+    // The first event, and the letter.
+    assert_eq!(of("log_writer_commits_total") - failed, 2.0, "{metrics}");
     stage.assert_nothing_lost_or_doubled(1).await;
 }
 
@@ -270,4 +271,27 @@ async fn what_was_locked_for_everybody_is_committed_when_the_lock_is_gone() {
     assert_eq!(stage.service.send(&request).await.status, 200);
     assert_eq!(stage.letters().await, []);
     stage.assert_nothing_lost_or_doubled(seen.acknowledged + 1).await;
+}
+
+#[tokio::test]
+async fn one_committer_that_loses_its_connection_leaves_the_service_ready() {
+    let stage = Stage::start(|settings| settings.set("database.committers", "2")).await;
+    let senders = stage.traffic(4, || event(0));
+    let backend = "select coalesce(min(pid), 0)::bigint from pg_stat_activity
+                   where datname = current_database() and application_name like 'log-writer committer % 1'";
+    let mut ended = 0;
+    for _ in 0..20 {
+        let another = eventually("the committer to be connected", SOON, || async {
+            let pid = stage.database.number(backend).await;
+            (pid != 0 && pid != ended).then_some(pid)
+        });
+        ended = another.await;
+        stage.execute(&format!("select pg_terminate_backend({ended})")).await;
+    }
+    let seen = senders.stop().await;
+    assert_eq!(seen.refused, 0, "{seen:?}");
+    let log = stage.service.log();
+    assert!(log.contains("a committer lost PostgreSQL"), "it was met");
+    assert!(!log.contains("not ready: nothing can be committed"), "{log}");
+    stage.assert_nothing_lost_or_doubled(seen.acknowledged).await;
 }

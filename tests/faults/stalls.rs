@@ -24,7 +24,7 @@ const LONGEST: Duration = Duration::from_secs(2);
 const HELD: Duration = Duration::from_secs(7);
 
 /// Requests that are held up at once.
-const HELD_MAX: usize = 30;
+const HELD_MAX: usize = 500;
 
 /// Claims that the others went on.
 fn went_on(case: &str, others: Seen) -> u64 {
@@ -79,6 +79,45 @@ async fn a_late_event_into_a_day_under_compression_stops_nobody() {
     holder.execute("commit").await.expect("compressed");
     assert_eq!(late.answer().await.receipt(), Receipt::all_committed(1));
     stage.assert_nothing_lost_or_doubled(3 + 1 + fresh + other_days).await;
+}
+
+#[tokio::test]
+async fn large_late_events_into_a_locked_day_leave_memory_for_the_others() {
+    let stage = Stage::start(|settings| {
+        settings
+            .set("http.body_bytes_max", "8MiB")
+            .set("http.inflight_bytes_max", "24MiB")
+    })
+    .await;
+    for day in [0, 48] {
+        stage.service.ingest(&json!([event(day)])).await;
+    }
+    let chunk = stage.chunk_of(48).await;
+    let day = chrono::Utc::now() - chrono::Duration::hours(48);
+    let mut holder = stage.hold(&format!("lock table {chunk} in exclusive mode")).await;
+    let with = |mut event: Value, bytes: usize| {
+        event["filler"] = json!("x".repeat(bytes));
+        event
+    };
+    // More than all may hold together, in pieces that leave no room for one of the others.
+    let late = stage.traffic(120, move || with(event_at(day), 100_000));
+    stage.until_a_lock_is_waited_for().await;
+    eventually("late events to be refused", SOON, || async {
+        let metrics = stage.service.send(&Request::get("/metrics")).await.text();
+        metrics
+            .contains("log_writer_late_lane_requests_total{reason=\"refused\"}")
+            .then_some(())
+    })
+    .await;
+    let others = stage.traffic(2, move || with(event(0), 1_000_000));
+    pass(HELD).await;
+    let fresh = went_on("large late events into a locked day", others.stop().await);
+    holder.execute("rollback").await.expect("released");
+    let late = late.stop().await;
+    assert!(late.refused > 0, "{late:?}");
+    stage
+        .assert_nothing_lost_or_doubled(2 + late.acknowledged + fresh)
+        .await;
 }
 
 /// A replica stops in the middle of a COPY into a table that has no chunk yet, and is left like that.

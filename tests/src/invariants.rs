@@ -42,6 +42,14 @@ pub async fn assert_books_balance(service: &Service, database: &Database) -> Val
     );
     let rows = database.number("select count(*) from public.application_logs").await;
     assert_eq!(of("committed"), rows, "committed = rows of application_logs: {books}");
+    let kept = database
+        .number("select coalesce(sum(events), 0)::bigint from log_writer.dead_letters where stage::text <> 'index'")
+        .await;
+    assert_eq!(
+        of("dead_lettered"),
+        kept,
+        "dead-lettered = events of rows of dead_letters that could not be decoded or stored: {books}"
+    );
     let refused = database
         .number("select count(*) from log_writer.dead_letters where stage::text = 'index'")
         .await;

@@ -186,11 +186,9 @@ async fn a_whole_request_can_be_kept_as_one_dead_letter() {
         settings.dead_letter_bytes_max = 7;
         let mut committer = Committer::connect(&settings, "one").await.expect("connected");
         let mut poisoned = request("poisoned", &[event(1), event(2)]);
-        let kept = committer
-            .commit_as_dead_letter(&poisoned, "panicked", "it panicked")
-            .await
-            .expect("kept");
-        assert_eq!(kept, receipt(1, 2, 0, 0, 2));
+        poisoned.become_letter("panicked", "it panicked");
+        let kept = committer.commit(&mut [&mut poisoned], &MODE).await.expect("kept");
+        assert_eq!(kept, [receipt(1, 2, 0, 0, 2)]);
         assert_eq!(
             database
                 .text("select concat_ws(' ', stage, reason, convert_from(raw, 'UTF8'), raw_bytes) from log_writer.dead_letters")

@@ -335,14 +335,9 @@ async fn a_recommit_that_fails_leaves_the_letter_as_it_was() {
 async fn a_whole_request_that_is_refused_again_is_one_letter() {
     with_database(async |database| {
         let mut committer = database.committer("one").await;
-        committer
-            .commit_as_dead_letter(
-                &request("a", &[event(0), event(1)]),
-                "request_failed_alone",
-                "on purpose",
-            )
-            .await
-            .expect("kept");
+        let mut refused = request("a", &[event(0), event(1)]);
+        refused.become_letter("request_failed_alone", "on purpose");
+        committer.commit(&mut [&mut refused], &MODE).await.expect("kept");
         let ids = letter_ids(database).await;
         let letter = RawLetter::read(&database.pool, ids[0])
             .await

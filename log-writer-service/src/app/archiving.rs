@@ -17,8 +17,13 @@ use crate::{
     },
 };
 
-/// Pause after a round; doubled after each failure, up to the second.
-const PAUSE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(15 * 60));
+/// Pause before the first round: who has just switched it on wants to know. Also after one that was another replica's, left
+/// something to do or failed: what was in its way may have gone.
+const PAUSE_SHORT: Duration = Duration::from_secs(5);
+/// Pause after a round that left nothing; short ones double up to it while something is left.
+const PAUSE: Duration = Duration::from_secs(60);
+/// Short pauses double up to this while rounds fail.
+const PAUSE_FAILING: Duration = Duration::from_secs(15 * 60);
 
 /// How the archive stands; clones share it.
 #[derive(Debug, Clone)]
@@ -51,23 +56,29 @@ pub(super) async fn archive(config: Config, state: ArchiveState) {
     let Some(keeper) = Keeper::new(&config) else {
         return std::future::pending().await;
     };
-    let mut pause = PAUSE.0;
+    let mut short = PAUSE_SHORT;
+    let mut pause = short;
     loop {
-        // Sooner after the start: who has just switched it on wants to know.
-        let first = state.probe()().looked_at.is_none();
-        sleep(if first { Duration::from_secs(5) } else { pause }).await;
+        sleep(pause).await;
         match Box::pin(keeper.round()).await {
             Ok(round) => {
-                pause = PAUSE.0;
                 state.note(None);
-                tell(round);
+                if let Some(round) = round {
+                    tell(round);
+                    if round.left == 0 {
+                        (pause, short) = (PAUSE, PAUSE_SHORT);
+                        continue;
+                    }
+                }
+                pause = short.min(PAUSE);
             }
             Err(error) => {
-                pause = (pause * 2).min(PAUSE.1);
+                pause = short.min(PAUSE_FAILING);
                 state.note(Some(error.to_string()));
                 tell_failure(&error, pause);
             }
         }
+        short = (short * 2).min(PAUSE_FAILING);
     }
 }
 

@@ -64,21 +64,21 @@ impl Keeper {
         })
     }
 
-    /// Archives all that is due and drops it, unless another replica is about it.
+    /// Archives all that is due and drops it; `None` if another replica is about it.
     ///
     /// # Errors
     /// What was done before stays done.
     ///
     /// # Cancel safety
     /// As a crash: what is half written is never looked at.
-    pub async fn round(&self) -> Result<Round, ArchiveError> {
-        let mut round = Round::default();
+    pub async fn round(&self) -> Result<Option<Round>, ArchiveError> {
         let Some(mut turn) = ArchiveTurn::begin(&self.database).await? else {
-            return Ok(round);
+            return Ok(None);
         };
+        let mut round = Round::default();
         let done = self.work(&mut turn, &mut round).await;
         turn.end().await;
-        done.map(|()| round)
+        done.map(|()| Some(round))
     }
 
     async fn work(&self, turn: &mut ArchiveTurn, round: &mut Round) -> Result<(), ArchiveError> {
@@ -114,7 +114,9 @@ impl Keeper {
                         round.chunks += 1;
                     }
                     Ok(false) => round.left += 1,
-                    Err(error) if error.kind() == StoreErrorKind::LockTimeout => round.left += 1,
+                    Err(error) if matches!(error.kind(), StoreErrorKind::LockTimeout | StoreErrorKind::Conflict) => {
+                        round.left += 1;
+                    }
                     Err(error) => return Err(error.into()),
                 }
             }

@@ -109,7 +109,7 @@ fn answer(result: Result<Accepted, Refusal>) -> Response {
             )
                 .into_response()
         }
-        Err(refusal @ Refusal::Busy) => problem(
+        Err(refusal @ (Refusal::Busy | Refusal::LateBusy)) => problem(
             StatusCode::TOO_MANY_REQUESTS,
             "too_much_in_flight",
             &refusal.to_string(),

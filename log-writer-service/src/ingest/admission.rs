@@ -2,6 +2,7 @@
 //!
 //! A request reserves before it allocates: for the body as it arrives, for the expanded body, for the encoded rows. What can't be
 //! reserved at once is refused (429), never waited for, so that memory is bounded whatever the number of clients.
+//! Requests of the late lane have a half of it together: they may wait for a lock as long as they may wait at all.
 
 use std::sync::{
     Arc,
@@ -12,6 +13,8 @@ use std::sync::{
 #[derive(Debug, Clone)]
 pub struct Admission {
     held: Arc<AtomicUsize>,
+    /// Of these, what requests of the late lane hold.
+    held_late: Arc<AtomicUsize>,
     limit: usize,
 }
 
@@ -21,6 +24,7 @@ impl Admission {
     pub fn new(limit: usize) -> Self {
         Self {
             held: Arc::default(),
+            held_late: Arc::default(),
             limit,
         }
     }
@@ -31,6 +35,7 @@ impl Admission {
         Reservation {
             admission: self.clone(),
             bytes: 0,
+            is_late: false,
         }
     }
 
@@ -45,14 +50,14 @@ impl Admission {
     pub fn limit(&self) -> usize {
         self.limit
     }
+}
 
-    fn take(&self, bytes: usize) -> bool {
-        self.held
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
-                held.checked_add(bytes).filter(|sum| *sum <= self.limit)
-            })
-            .is_ok()
-    }
+/// Adds to what is held unless that is then more than the limit.
+fn take(held: &AtomicUsize, bytes: usize, limit: usize) -> bool {
+    held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
+        held.checked_add(bytes).filter(|sum| *sum <= limit)
+    })
+    .is_ok()
 }
 
 /// Bytes that one request holds; given back when dropped.
@@ -60,6 +65,7 @@ impl Admission {
 pub struct Reservation {
     admission: Admission,
     bytes: usize,
+    is_late: bool,
 }
 
 impl Reservation {
@@ -67,17 +73,38 @@ impl Reservation {
     #[must_use]
     pub fn grow_to(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
-        let granted = self.admission.take(more);
+        let Admission { held, held_late, limit } = &self.admission;
+        let granted = take(held, more, *limit);
         if granted {
             self.bytes += more;
+            if self.is_late {
+                held_late.fetch_add(more, Ordering::Relaxed);
+            }
         }
         granted
+    }
+
+    /// Counts it among those of the late lane; false, and nothing changed, if these would then hold more than a half of all.
+    ///
+    /// One that has the late lane for itself may be larger.
+    #[must_use]
+    pub fn enter_late(&mut self) -> bool {
+        let Admission { held_late, limit, .. } = &self.admission;
+        self.is_late = self.is_late
+            || take(held_late, self.bytes, limit / 2)
+            || held_late
+                .compare_exchange(0, self.bytes, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok();
+        self.is_late
     }
 
     /// Gives back what is above `bytes`.
     pub fn shrink_to(&mut self, bytes: usize) {
         let less = self.bytes.saturating_sub(bytes);
         self.admission.held.fetch_sub(less, Ordering::Relaxed);
+        if self.is_late {
+            self.admission.held_late.fetch_sub(less, Ordering::Relaxed);
+        }
         self.bytes -= less;
     }
 
@@ -114,6 +141,26 @@ mod tests {
         assert!(second.grow_to(40));
         assert!(!first.grow_to(usize::MAX));
         assert_eq!(admission.held(), 100);
+    }
+
+    #[test]
+    fn late_requests_hold_a_half_or_one_alone_what_it_needs() {
+        let admission = Admission::new(100);
+        let [mut first, mut second, mut third] = [30, 20, 10].map(|bytes| {
+            let mut reservation = admission.open();
+            assert!(reservation.grow_to(bytes));
+            reservation
+        });
+        assert!(first.enter_late() && first.enter_late() && second.enter_late());
+        assert!(!third.enter_late());
+        second.shrink_to(5);
+        assert!(third.enter_late());
+        drop((first, second, third));
+        let mut alone = admission.open();
+        assert!(alone.grow_to(90) && alone.enter_late());
+        drop(alone);
+        assert_eq!(admission.held(), 0);
+        assert_eq!(admission.held_late.load(Ordering::Relaxed), 0);
     }
 
     #[test]

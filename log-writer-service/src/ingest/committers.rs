@@ -55,48 +55,89 @@ pub(super) struct CommitterTask {
 impl CommitterTask {
     /// Commits what waits until told to stop and nothing waits any more.
     pub(super) async fn run(self) {
-        let mut committer = None;
+        let mut slot = None;
         let mut pause = PAUSE.0;
         let mut alike = Alike::default();
         loop {
-            let batch = tokio::select! {
+            // Before anything is taken: others, who have a connection, take it meanwhile.
+            let Some(committer) = slot.as_mut() else {
+                tokio::select! {
+                    connected = Committer::connect(&self.settings, &self.name) => match connected {
+                        Ok(committer) => {
+                            slot = Some(committer);
+                            self.count_connected(1);
+                            continue;
+                        }
+                        Err(error) => self.note_problem(&error, pause == PAUSE.0),
+                    },
+                    () = self.stopping.cancelled() => return self.abandon(),
+                }
+                if self.is_stopped_in(&mut pause).await {
+                    return self.abandon();
+                }
+                continue;
+            };
+            let attempt = tokio::select! {
                 biased;
-                batch = self.take() => batch,
+                batch = self.take() => self.attempt(committer, batch, &mut alike).await,
                 () = self.stopping.cancelled() => return,
                 // Nobody is sent here while it is not ready: it must find out by itself that it is again.
                 () = tokio::time::sleep(PAUSE.1), if self.kind == LaneKind::Normal && self.readiness.problem().is_some() => {
-                    self.probe(&mut committer).await;
-                    continue;
+                    match committer.rehearse().await {
+                        Ok(()) => {
+                            self.readiness.set_ready();
+                            continue;
+                        }
+                        Err(error) => Attempt::Unavailable(error),
+                    }
                 }
             };
-            match self.attempt(&mut committer, batch, &mut alike).await {
-                Attempt::Done => pause = PAUSE.0,
-                Attempt::Unavailable => {
-                    committer = None;
-                    tokio::select! {
-                        () = tokio::time::sleep(pause) => {}
-                        // Nobody can be served any more: the waiting requests are answered 503 and sent again.
-                        () = self.stopping.cancelled() => return self.lane().abandon(),
-                    }
-                    pause = (pause * 2).min(PAUSE.1);
+            match attempt {
+                Attempt::Done => {
+                    pause = PAUSE.0;
+                    continue;
                 }
+                Attempt::Pause => {}
+                Attempt::Unavailable(error) => {
+                    slot = None;
+                    self.count_connected(-1);
+                    self.note_problem(&error, true);
+                }
+            }
+            if self.is_stopped_in(&mut pause).await {
+                return self.abandon();
             }
         }
     }
 
-    /// Does what a commit does, with an event of our own, and takes it back.
-    pub(super) async fn rehearse(&self, slot: &mut Option<Committer>) -> Result<(), StoreError> {
-        self.connected(slot).await?.rehearse().await
+    /// Pauses, longer the next time; whether it was told to stop meanwhile.
+    async fn is_stopped_in(&self, pause: &mut Duration) -> bool {
+        let this = *pause;
+        *pause = (this * 2).min(PAUSE.1);
+        tokio::time::timeout(this, self.stopping.cancelled()).await.is_ok()
     }
 
-    /// Finds out, without a batch, whether one could be committed.
-    async fn probe(&self, slot: &mut Option<Committer>) {
-        match self.rehearse(slot).await {
-            Ok(()) => self.readiness.set_ready(),
-            Err(error) => {
-                *slot = None;
-                self.readiness.set_problem(&error.to_string());
-            }
+    /// Gives up what waits if nobody can serve it any more: it is answered 503 and sent again.
+    fn abandon(&self) {
+        if self.kind == LaneKind::Late || self.lanes.connected.load(Ordering::Relaxed) == 0 {
+            self.lane().abandon();
+        }
+    }
+
+    fn count_connected(&self, change: isize) {
+        if self.kind == LaneKind::Normal {
+            self.lanes
+                .connected
+                .fetch_add(change.cast_unsigned(), Ordering::Relaxed);
+        }
+    }
+
+    /// Tells why this committer can't commit; nobody can unless another has a connection, as far as it knows.
+    fn note_problem(&self, error: &StoreError, is_news: bool) {
+        if error.kind() == StoreErrorKind::Setup || self.lanes.connected.load(Ordering::Relaxed) == 0 {
+            self.readiness.set_problem(&error.to_string());
+        } else if is_news {
+            tracing::warn!(%error, committer = self.name, "a committer lost PostgreSQL; it connects again, others go on");
         }
     }
 
@@ -122,13 +163,9 @@ impl CommitterTask {
     }
 
     /// Tries to commit a batch; whatever is not answered afterwards stands in a lane again.
-    async fn attempt(&self, slot: &mut Option<Committer>, mut batch: Vec<Queued>, alike: &mut Alike) -> Attempt {
+    async fn attempt(&self, committer: &mut Committer, mut batch: Vec<Queued>, alike: &mut Alike) -> Attempt {
         let mut conflicts = 0;
         loop {
-            let committer = match self.connected(slot).await {
-                Ok(committer) => committer,
-                Err(error) => return self.unavailable(batch, &error),
-            };
             let error = match self.commit(committer, &mut batch, self.lock_timeout()).await {
                 Ok(receipts) => {
                     self.answer(batch, receipts);
@@ -137,7 +174,7 @@ impl CommitterTask {
                 Err(error) => error,
             };
             match error.kind() {
-                StoreErrorKind::Unavailable | StoreErrorKind::Setup => return self.unavailable(batch, &error),
+                StoreErrorKind::Unavailable | StoreErrorKind::Setup => return self.unavailable(batch, error),
                 StoreErrorKind::Conflict if conflicts < CONFLICTS_MAX => {
                     conflicts += 1;
                     tracing::debug!(%error, "the batch met a conflict; trying it again");
@@ -159,7 +196,7 @@ impl CommitterTask {
                     if error.kind() == StoreErrorKind::LockTimeout {
                         self.lanes.note_lock();
                     }
-                    return self.in_parts(slot, batch, error.kind(), alike).await;
+                    return self.in_parts(committer, batch, error.kind(), alike).await;
                 }
             }
         }
@@ -176,18 +213,9 @@ impl CommitterTask {
         }
     }
 
-    pub(super) fn unavailable(&self, batch: Vec<Queued>, error: &StoreError) -> Attempt {
-        self.readiness.set_problem(&error.to_string());
+    pub(super) fn unavailable(&self, batch: Vec<Queued>, error: StoreError) -> Attempt {
         self.lane().put_back(batch);
-        Attempt::Unavailable
-    }
-
-    pub(super) async fn connected<'a>(&self, slot: &'a mut Option<Committer>) -> Result<&'a mut Committer, StoreError> {
-        let committer = match slot.take() {
-            Some(committer) => committer,
-            None => Committer::connect(&self.settings, &self.name).await?,
-        };
-        Ok(slot.insert(committer))
+        Attempt::Unavailable(error)
     }
 
     pub(super) async fn commit(
@@ -240,16 +268,18 @@ impl CommitterTask {
         for (queued, receipt) in batch.into_iter().zip(receipts) {
             drop(queued.reservation);
             // A client that has gone gets no answer; its events are committed all the same.
-            queued.answer.send(receipt).ok();
+            queued.answer.send(Ok(receipt)).ok();
         }
     }
 }
 
 /// How an attempt ended for the committer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Attempt {
     /// Every request was answered or stands in a lane where it will be tried again.
     Done,
-    /// PostgreSQL can't be used now; the requests stand at the front of the lane again.
-    Unavailable,
+    /// The same, but what failed may pass in a moment: not at once again.
+    Pause,
+    /// The connection can't be used; the requests stand at the front of the lane again.
+    Unavailable(StoreError),
 }

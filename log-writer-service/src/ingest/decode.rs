@@ -10,7 +10,7 @@ use super::{
     Incoming, Refusal,
     admission::Reservation,
     identity::{Claim, Origin, set_ids},
-    kept::{LETTER_COPIES, Undecodable},
+    kept::{LETTER_BYTES, LETTER_COPIES, Undecodable},
     patterns::Patterns,
 };
 use crate::{
@@ -25,8 +25,6 @@ use crate::{
 const ROW_OVERHEAD_BYTES: usize = 160;
 /// What its commit needs for each row: its place in the outbox's plan, its outcome.
 const ROW_COMMIT_BYTES: usize = 128;
-/// What one letter takes beside the bytes that it keeps, up to its commit.
-const LETTER_BYTES: usize = 1024;
 /// How often one event's text is held while it is normalised: unescaped, in `fields`, while that grows.
 const EVENT_COPIES: usize = 3;
 

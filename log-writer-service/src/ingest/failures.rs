@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::{
+    Refusal,
     committers::{Attempt, CommitterTask, LOCK_TIMEOUT_SHORT, LaneKind, PAUSE},
     queue::Queued,
 };
@@ -20,6 +21,10 @@ use crate::{
 
 /// Into how many parts a failed batch is cut, and a part that fails again.
 const PARTS: usize = 8;
+/// Parts of a batch that meet a lock before hardly any time is given to locks.
+const LOCKS_MET_MAX: usize = 3;
+/// How long a lock is waited for then; PostgreSQL takes no limit below it.
+const LOCK_TIMEOUT_SHORTEST: Duration = Duration::from_millis(1);
 /// Times that a request may fail alone before it is kept as a dead letter.
 const FAILURES_ALONE_MAX: u32 = 3;
 /// Bodies in a row that fail alike before the fault is taken to be ours.
@@ -53,30 +58,36 @@ impl Alike {
 impl CommitterTask {
     /// Tries a failed batch in parts, and a part that fails in smaller ones, down to single requests: whatever is not at
     /// fault is committed in few transactions.
+    ///
+    /// Locks are waited for briefly, and hardly at all once some were met: hundreds of requests may need what another
+    /// transaction holds, and those that need nothing of it wait behind them.
     pub(super) async fn in_parts(
         &self,
-        slot: &mut Option<Committer>,
+        committer: &mut Committer,
         batch: Vec<Queued>,
         failed: StoreErrorKind,
         alike: &mut Alike,
     ) -> Attempt {
         let mut left = parts_of(batch, failed);
+        let mut locks_met = 0;
         while let Some(mut part) = left.pop() {
             part.retain(|queued| !queued.is_abandoned());
+            let lock_timeout = self.lock_timeout_of_part(locks_met);
             let attempt = if part.len() > 1 {
-                match self.part(slot, part).await {
+                match self.part(committer, part, lock_timeout).await {
                     Ok(attempt) => attempt,
                     Err((part, failed)) => {
+                        locks_met += usize::from(failed == StoreErrorKind::LockTimeout);
                         left.extend(parts_of(part, failed));
                         continue;
                     }
                 }
             } else if let Some(queued) = part.pop() {
-                self.alone(slot, queued, alike).await
+                self.alone(committer, queued, lock_timeout, alike).await
             } else {
                 continue;
             };
-            if attempt == Attempt::Unavailable {
+            if !matches!(attempt, Attempt::Done) {
                 self.lane().put_back(left.into_iter().rev().flatten().collect());
                 return attempt;
             }
@@ -87,20 +98,17 @@ impl CommitterTask {
     /// Tries several requests of a failed batch; they come back if smaller parts are to be tried.
     async fn part(
         &self,
-        slot: &mut Option<Committer>,
+        committer: &mut Committer,
         mut part: Vec<Queued>,
+        lock_timeout: Duration,
     ) -> Result<Attempt, (Vec<Queued>, StoreErrorKind)> {
-        let committer = match self.connected(slot).await {
-            Ok(committer) => committer,
-            Err(error) => return Ok(self.unavailable(part, &error)),
-        };
-        match self.commit(committer, &mut part, self.lock_timeout_of_part()).await {
+        match self.commit(committer, &mut part, lock_timeout).await {
             Ok(receipts) => {
                 self.answer(part, receipts);
                 Ok(Attempt::Done)
             }
             Err(error) => match error.kind() {
-                StoreErrorKind::Unavailable | StoreErrorKind::Setup => Ok(self.unavailable(part, &error)),
+                StoreErrorKind::Unavailable | StoreErrorKind::Setup => Ok(self.unavailable(part, error)),
                 failed @ (StoreErrorKind::Conflict
                 | StoreErrorKind::LockTimeout
                 | StoreErrorKind::Timeout
@@ -111,13 +119,15 @@ impl CommitterTask {
     }
 
     /// Tries one request alone: it is answered, or stands in a lane again.
-    async fn alone(&self, slot: &mut Option<Committer>, queued: Queued, alike: &mut Alike) -> Attempt {
+    async fn alone(
+        &self,
+        committer: &mut Committer,
+        queued: Queued,
+        lock_timeout: Duration,
+        alike: &mut Alike,
+    ) -> Attempt {
         let mut one = vec![queued];
-        let committer = match self.connected(slot).await {
-            Ok(committer) => committer,
-            Err(error) => return self.unavailable(one, &error),
-        };
-        let error = match self.commit(committer, &mut one, self.lock_timeout_of_part()).await {
+        let error = match self.commit(committer, &mut one, lock_timeout).await {
             Ok(receipts) => {
                 self.answer(one, receipts);
                 return Attempt::Done;
@@ -128,12 +138,12 @@ impl CommitterTask {
             return Attempt::Done;
         };
         match error.kind() {
-            StoreErrorKind::Unavailable | StoreErrorKind::Setup => return self.unavailable(vec![queued], &error),
+            StoreErrorKind::Unavailable | StoreErrorKind::Setup => return self.unavailable(vec![queued], error),
             StoreErrorKind::LockTimeout => self.wait_for_lock(queued, &error),
             // A slow PostgreSQL is no fault of the body: it has until its deadline, and those behind it can be withdrawn.
             StoreErrorKind::Timeout => {
                 self.put_late(queued, &error);
-                return Attempt::Unavailable;
+                return Attempt::Pause;
             }
             StoreErrorKind::Data if self.kind == LaneKind::Normal => self.put_late(queued, &error),
             StoreErrorKind::Conflict => {
@@ -148,9 +158,9 @@ impl CommitterTask {
                 if queued.failures_alone < FAILURES_ALONE_MAX {
                     // With a pause: what fails now may pass in a moment.
                     self.put_late(queued, &error);
-                    return Attempt::Unavailable;
+                    return Attempt::Pause;
                 }
-                return self.give_up(slot, queued, &error, alike).await;
+                return self.give_up(committer, queued, &error, alike).await;
             }
         }
         Attempt::Done
@@ -160,8 +170,8 @@ impl CommitterTask {
     /// nothing was committed since it failed first, and several in a row failed alike or a rehearsal fails too.
     async fn give_up(
         &self,
-        slot: &mut Option<Committer>,
-        queued: Queued,
+        committer: &mut Committer,
+        mut queued: Queued,
         error: &StoreError,
         alike: &mut Alike,
     ) -> Attempt {
@@ -170,30 +180,35 @@ impl CommitterTask {
         // Each committer may have had one in flight that was committed before, and counted after.
         let in_flight = u64::try_from(self.settings.committers).unwrap_or(u64::MAX);
         let others_succeed = commits.saturating_sub(queued.commits_at_first_failure) > in_flight;
-        let is_bodys_fault = others_succeed || bodies < FAILURES_ALIKE_MAX && self.rehearse(slot).await.is_ok();
+        let is_bodys_fault = others_succeed || bodies < FAILURES_ALIKE_MAX && committer.rehearse().await.is_ok();
         if !is_bodys_fault {
             self.readiness.set_problem(&error.to_string());
             // Not the bodies' fault: they are answered 503 at their deadline. Others have their turn meanwhile.
             tracing::error!(%error, request.count = bodies, "nothing can be committed; the requests that fail are not kept as dead letters");
-            self.lanes.late.put_last(queued);
-            return Attempt::Unavailable;
+            self.put_late(queued, error);
+            return Attempt::Pause;
         }
-        let committer = match self.connected(slot).await {
-            Ok(committer) => committer,
-            Err(error) => return self.unavailable(vec![queued], &error),
-        };
-        let detail = error.to_string();
-        match committer
-            .commit_as_dead_letter(&queued.request, "request_failed_alone", &detail)
-            .await
-        {
-            Ok(receipt) => {
-                tracing::error!(%error, batch.id = receipt.batch_id, event.count = receipt.received,
+        if !queued.become_letter("request_failed_alone", &error.to_string()) {
+            tracing::warn!(%error, "a request fails alone, and there is no memory for its dead letter; it is tried again");
+            self.put_late(queued, error);
+            return Attempt::Pause;
+        }
+        let mut one = vec![queued];
+        match self.commit(committer, &mut one, self.settings.lock_timeout).await {
+            Ok(receipts) => {
+                tracing::error!(%error, batch.id = receipts.first().map(|receipt| receipt.batch_id),
+                    event.count = receipts.first().map(|receipt| receipt.received),
                     "a request failed {FAILURES_ALONE_MAX} times alone and is kept as a dead letter");
-                self.answer(vec![queued], vec![receipt]);
+                self.answer(one, receipts);
                 Attempt::Done
             }
-            Err(error) => self.unavailable(vec![queued], &error),
+            Err(error) if matches!(error.kind(), StoreErrorKind::Unavailable | StoreErrorKind::Setup) => {
+                self.unavailable(one, error)
+            }
+            Err(error) => {
+                one.into_iter().for_each(|queued| self.put_late(queued, &error));
+                Attempt::Pause
+            }
         }
     }
 
@@ -211,17 +226,23 @@ impl CommitterTask {
         true
     }
 
-    /// Puts a request that can't be committed now at the end of the late lane.
-    fn put_late(&self, queued: Queued, error: &StoreError) {
+    /// Puts a request that can't be committed now at the end of the late lane; it is refused if that is full.
+    fn put_late(&self, mut queued: Queued, error: &StoreError) {
+        if !queued.reservation.enter_late() {
+            metric::late("refused");
+            queued.answer.send(Err(Refusal::LateBusy)).ok();
+            return;
+        }
         if self.kind == LaneKind::Normal {
             metric::late(error.kind().as_str());
         }
         self.lanes.late.put_last(queued);
     }
 
-    fn lock_timeout_of_part(&self) -> Duration {
+    fn lock_timeout_of_part(&self, locks_met: usize) -> Duration {
         match self.kind {
-            LaneKind::Normal => self.settings.lock_timeout.min(LOCK_TIMEOUT_SHORT),
+            LaneKind::Normal if locks_met < LOCKS_MET_MAX => self.settings.lock_timeout.min(LOCK_TIMEOUT_SHORT),
+            LaneKind::Normal => self.settings.lock_timeout.min(LOCK_TIMEOUT_SHORTEST),
             LaneKind::Late => self.lock_timeout(),
         }
     }

@@ -12,6 +12,8 @@ use crate::{
 
 /// How often a letter's bytes are held on their way to PostgreSQL: itself, the statement's parameters, what is sent.
 pub(super) const LETTER_COPIES: usize = 3;
+/// What one letter takes beside the bytes that it keeps, up to its commit.
+pub(super) const LETTER_BYTES: usize = 1024;
 
 /// Why nothing of a body could be read.
 #[derive(Debug, Clone)]

@@ -95,6 +95,9 @@ pub enum Refusal {
     /// Memory for requests is used up.
     #[error("too much in flight: the bytes in http.inflight_bytes_max are in use")]
     Busy,
+    /// Memory for requests that commit apart from the others is used up.
+    #[error("too many late events in flight: half of the bytes in http.inflight_bytes_max are in use by them")]
+    LateBusy,
     /// It needs more memory than all requests together may use.
     #[error("needs {bytes} bytes of memory, more than http.inflight_bytes_max")]
     NeverFits {
@@ -281,12 +284,16 @@ impl Ingestor {
     async fn commit(
         &self,
         decoded: Decoded,
-        reservation: Reservation,
+        mut reservation: Reservation,
         is_late: bool,
         deadline: Instant,
     ) -> Result<Accepted, Refusal> {
         let Decoded { request, undecodable } = decoded;
         let digest = request.digest;
+        if is_late && !reservation.enter_late() {
+            metric::late("refused");
+            return Err(Refusal::LateBusy);
+        }
         let place = Place::default();
         let (answer, answered) = oneshot::channel();
         let queued = Queued {
@@ -304,6 +311,10 @@ impl Ingestor {
         } else {
             self.lanes.normal.push(queued);
         }
+        let answered = Answered {
+            lanes: &self.lanes,
+            receipt: Some(answered),
+        };
         let receipt = self.wait(&place, answered, deadline).await?;
         Ok(match undecodable {
             None => Accepted::Committed(receipt),
@@ -315,14 +326,9 @@ impl Ingestor {
     ///
     /// A transaction that was begun by then goes on without the sender and keeps its bytes reserved until it has ended;
     /// the digest makes the sender's next attempt exact, whatever became of this one.
-    async fn wait(
-        &self,
-        place: &Place,
-        answered: oneshot::Receiver<Receipt>,
-        deadline: Instant,
-    ) -> Result<Receipt, Refusal> {
-        match timeout_at(deadline, answered).await {
-            Ok(receipt) => receipt.map_err(|_| Refusal::Unavailable("shutting down".to_owned())),
+    async fn wait(&self, place: &Place, mut answered: Answered<'_>, deadline: Instant) -> Result<Receipt, Refusal> {
+        match timeout_at(deadline, answered.receipt()).await {
+            Ok(receipt) => receipt,
             Err(_) if place.withdraw() => Err(Refusal::Unavailable(self.problem())),
             Err(_) => Err(Refusal::Unavailable(
                 "the transaction did not end in time; whether it committed is known when the request is sent again"
@@ -342,6 +348,31 @@ impl Ingestor {
         let problem = self.readiness.problem()?;
         let hopeless = self.readiness.is_closing() || self.readiness.unready_for().is_some_and(|time| time > PATIENCE);
         hopeless.then_some(problem)
+    }
+}
+
+/// The answer that a request waits for. Dropped before it came, the lanes are swept: what waited there for nobody holds memory.
+struct Answered<'a> {
+    lanes: &'a Lanes,
+    receipt: Option<oneshot::Receiver<Result<Receipt, Refusal>>>,
+}
+
+impl Answered<'_> {
+    async fn receipt(&mut self) -> Result<Receipt, Refusal> {
+        let gone = || Refusal::Unavailable("shutting down".to_owned());
+        let receipt = self.receipt.as_mut().ok_or_else(gone)?.await;
+        self.receipt = None;
+        receipt.unwrap_or_else(|_| Err(gone()))
+    }
+}
+
+impl Drop for Answered<'_> {
+    fn drop(&mut self) {
+        if let Some(receipt) = self.receipt.take() {
+            drop(receipt);
+            self.lanes.normal.sweep();
+            self.lanes.late.sweep();
+        }
     }
 }
 

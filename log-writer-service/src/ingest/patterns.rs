@@ -4,7 +4,7 @@
 //! its kind.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
@@ -20,24 +20,51 @@ use crate::{
 
 /// Kinds that wait to be noted; a burst of new ones beyond this comes again.
 const WAITING_MAX: usize = 1_000;
-/// Kinds that one process remembers, and thereby notes: messages without a pattern in them make one each.
-const KNOWN_MAX: usize = 50_000;
+/// Kinds that one process notes until it forgets, of a tenant and in all: messages without a pattern in them make one each,
+/// and those of one tenant must not keep another's out.
+const KNOWN_MAX: (usize, usize) = (10_000, 50_000);
+/// How often it forgets what it noted, and so may note again: a kind that is there already changes nothing.
+const FORGET_EVERY: Duration = Duration::from_secs(3600);
 /// Pause after the database could not take them.
 const PAUSE: Duration = Duration::from_secs(5);
-
-/// Tenant and pattern.
-type Kind = (Arc<str>, i64);
 
 /// Notes kinds of messages. Clones share what is known.
 #[derive(Debug, Clone)]
 pub struct Patterns {
-    known: Arc<RwLock<HashSet<Kind>>>,
+    known: Arc<RwLock<Known>>,
     waiting: mpsc::Sender<NewPattern>,
+}
+
+/// What was noted since the last time that all was forgotten.
+#[derive(Debug, Default)]
+struct Known {
+    patterns: HashMap<Arc<str>, HashSet<i64>>,
+    count: usize,
+}
+
+impl Known {
+    /// Whether one is to be noted.
+    fn lacks(&self, tenant: &str, pattern: i64) -> bool {
+        let of_tenant = self.patterns.get(tenant);
+        self.count < KNOWN_MAX.1 && of_tenant.is_none_or(|known| known.len() < KNOWN_MAX.0 && !known.contains(&pattern))
+    }
+
+    fn add(&mut self, tenant: &Arc<str>, pattern: i64) {
+        let is_new = match self.patterns.get_mut(tenant) {
+            Some(known) => known.insert(pattern),
+            None => self
+                .patterns
+                .insert(Arc::clone(tenant), HashSet::from([pattern]))
+                .is_none(),
+        };
+        self.count += usize::from(is_new);
+    }
 }
 
 /// The other end: what is to be noted.
 #[derive(Debug)]
 pub struct NewPatterns {
+    known: Arc<RwLock<Known>>,
     arriving: mpsc::Receiver<NewPattern>,
 }
 
@@ -46,18 +73,19 @@ impl Patterns {
     #[must_use]
     pub fn new() -> (Self, NewPatterns) {
         let (waiting, arriving) = mpsc::channel(WAITING_MAX);
-        let known = Arc::default();
-        (Self { known, waiting }, NewPatterns { arriving })
+        let known: Arc<RwLock<Known>> = Arc::default();
+        let new = NewPatterns {
+            known: Arc::clone(&known),
+            arriving,
+        };
+        (Self { known, waiting }, new)
     }
 
     /// Hands a kind on if it is new.
     pub(super) fn note(&self, event: &LogEvent<'_>, pattern: i64) {
-        let key = (Arc::clone(&event.tenant), pattern);
-        {
-            let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-            if known.len() >= KNOWN_MAX || known.contains(&key) {
-                return;
-            }
+        let is_new = |known: &Known| known.lacks(&event.tenant, pattern);
+        if !is_new(&self.known.read().unwrap_or_else(PoisonError::into_inner)) {
+            return;
         }
         let new = NewPattern {
             tenant: Arc::clone(&event.tenant),
@@ -68,7 +96,8 @@ impl Patterns {
             first_seen: event.timestamp,
         };
         if self.waiting.try_send(new).is_ok() {
-            self.known.write().unwrap_or_else(PoisonError::into_inner).insert(key);
+            let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+            known.add(&event.tenant, pattern);
         }
     }
 }
@@ -80,13 +109,56 @@ impl NewPatterns {
     }
 
     async fn keep_on(&mut self, pool: &PgPool) {
+        let mut forget = tokio::time::interval(FORGET_EVERY);
         let mut new = Vec::new();
-        while self.arriving.recv_many(&mut new, WAITING_MAX).await > 0 {
+        loop {
+            tokio::select! {
+                arrived = self.arriving.recv_many(&mut new, WAITING_MAX) => if arrived == 0 {
+                    return;
+                },
+                _ = forget.tick() => {
+                    *self.known.write().unwrap_or_else(PoisonError::into_inner) = Known::default();
+                    continue;
+                }
+            }
             while let Err(error) = note_patterns(pool, &new).await {
                 tracing::debug!(%error, pattern.count = new.len(), "kinds of messages were not noted; it is tried again");
                 tokio::time::sleep(PAUSE).await;
             }
             new.clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenant_with_endless_kinds_keeps_no_other_out() {
+        let (one, other): (Arc<str>, Arc<str>) = (Arc::from("one"), Arc::from("other"));
+        let mut known = Known::default();
+        for pattern in 0..100_000 {
+            if known.lacks(&one, pattern) {
+                known.add(&one, pattern);
+            }
+        }
+        assert_eq!(known.count, KNOWN_MAX.0);
+        assert!(known.lacks(&other, 7));
+        known.add(&other, 7);
+        assert!(!known.lacks(&other, 7), "it is known now");
+        assert!(known.lacks(&other, 8));
+    }
+
+    #[test]
+    fn what_is_remembered_of_all_tenants_is_limited() {
+        let mut known = Known::default();
+        for tenant in 0..100_000 {
+            let tenant: Arc<str> = Arc::from(tenant.to_string());
+            if known.lacks(&tenant, 1) {
+                known.add(&tenant, 1);
+            }
+        }
+        assert_eq!((known.count, known.patterns.len()), (KNOWN_MAX.1, KNOWN_MAX.1));
     }
 }

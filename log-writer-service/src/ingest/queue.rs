@@ -7,14 +7,18 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use tokio::sync::{Notify, oneshot};
 
-use super::admission::Reservation;
+use super::{
+    Refusal,
+    admission::Reservation,
+    kept::{LETTER_BYTES, LETTER_COPIES},
+};
 use crate::timescale::{Receipt, WriteRequest};
 
 /// A lock that the normal lane met is taken to be held for this long.
@@ -52,7 +56,7 @@ impl Place {
 pub(crate) struct Queued {
     pub(crate) request: WriteRequest,
     pub(crate) place: Place,
-    pub(crate) answer: oneshot::Sender<Receipt>,
+    pub(crate) answer: oneshot::Sender<Result<Receipt, Refusal>>,
     /// Times that this request failed when it was alone in its transaction.
     pub(crate) failures_alone: u32,
     /// Batches that all committers had committed when it failed alone for the first time.
@@ -64,6 +68,18 @@ pub(crate) struct Queued {
 }
 
 impl Queued {
+    /// Makes it one dead letter; false, and nothing changed, if the memory for that is not free.
+    pub(super) fn become_letter(&mut self, reason: &str, detail: &str) -> bool {
+        let body = self.request.body.len();
+        let bytes = body + LETTER_BYTES + LETTER_COPIES * body;
+        let has_room = self.reservation.grow_to(bytes);
+        if has_room {
+            self.request.become_letter(reason, detail);
+            self.reservation.shrink_to(bytes);
+        }
+        has_room
+    }
+
     /// Whether nobody waits for its answer any more.
     pub(super) fn is_abandoned(&self) -> bool {
         self.answer.is_closed()
@@ -86,6 +102,8 @@ pub(crate) struct Lanes {
     pub(crate) late: Lane,
     /// Batches with new events committed so far: what tells a bad body from a bad time.
     pub(crate) commits: AtomicU64,
+    /// Committers of the normal lane whose connection is not known to be broken.
+    pub(crate) connected: AtomicUsize,
     /// When the normal lane last met a lock that was not free in time.
     lock_met: Mutex<Option<Instant>>,
 }
@@ -113,16 +131,14 @@ pub(crate) struct BatchLimits {
 
 impl Lane {
     /// Puts a request at the end.
-    ///
-    /// Those at the front that nobody waits for any more go: while no committer runs, nobody else would free their memory.
     pub(crate) fn push(&self, queued: Queued) {
-        let mut waiting = self.lock();
-        while waiting.front().is_some_and(Queued::is_abandoned) {
-            waiting.pop_front();
-        }
-        waiting.push_back(queued);
-        drop(waiting);
+        self.lock().push_back(queued);
         self.arrived.notify_one();
+    }
+
+    /// Drops the requests that nobody waits for any more: while no committer takes them, nobody else would free their memory.
+    pub(crate) fn sweep(&self) {
+        self.lock().retain(|queued| !queued.is_abandoned());
     }
 
     /// Puts requests that were taken back where they were, at the front in their order.

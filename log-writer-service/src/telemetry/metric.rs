@@ -78,7 +78,8 @@ fn describe() {
     );
     describe_counter!(
         "log_writer_late_lane_requests_total",
-        "Requests sent to the late lane, by reason: old events, or why the normal lane could not commit them."
+        "Requests sent to the late lane, by reason: old events, or why the normal lane could not commit them; refused are those \
+         that it had no memory for."
     );
     describe_delivery();
     describe_database();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
-use sqlx::{ConnectOptions, Connection, Executor, PgConnection, PgPool};
+use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
 use tokio::sync::mpsc;
 
 use super::{
@@ -237,8 +237,7 @@ impl ArchiveTurn {
         if !group.is_empty() {
             to.send(group).await.ok();
         }
-        transaction.execute("commit").await.map_err(failed)?;
-        Ok(())
+        transaction.commit().await.map_err(failed)
     }
 
     /// Drops a chunk whose events are exactly what was archived; whether it did.

@@ -11,8 +11,7 @@ use sqlx::{Executor, postgres::PgConnectOptions};
 use super::{
     audit::ActionId,
     chunks::Chunks,
-    copy::EncodedRows,
-    dead_letters::{DeadLetter, Recommitted, Stage, recommit},
+    dead_letters::{Recommitted, recommit},
     error::StoreError,
     limits::within,
     outbox_plan::RowLimits,
@@ -113,43 +112,6 @@ impl Committer {
             .into_iter()
             .map(|filled| if filled { receipts.next() } else { None }.unwrap_or_default())
             .collect())
-    }
-
-    /// Keeps a whole request as one dead letter, noting its digest, so that a resend is known.
-    ///
-    /// The letter is of the stage `store` and keeps the whole body as received: its events stand nowhere else.
-    ///
-    /// # Errors
-    /// As [`Self::commit`].
-    ///
-    /// # Cancel safety
-    /// As [`Self::commit`].
-    pub async fn commit_as_dead_letter(
-        &mut self,
-        request: &WriteRequest,
-        reason: &str,
-        detail: &str,
-    ) -> Result<Receipt, StoreError> {
-        let body = &request.body;
-        let letters = [DeadLetter {
-            stage: Stage::Store,
-            reason: reason.to_owned(),
-            detail: detail.to_owned(),
-            raw: body.to_vec(),
-            raw_bytes: u64::try_from(body.len()).unwrap_or(u64::MAX),
-            position: None,
-        }];
-        let mut no_rows = EncodedRows::new();
-        let mut parts = [Part {
-            digest: request.digest,
-            received: request.received,
-            rows: &mut no_rows,
-            letters: &letters,
-            source: &request.source,
-        }];
-        let mode = self.alone;
-        let receipts = self.transact(&mut parts, &mode).await?;
-        Ok(receipts.first().copied().unwrap_or_default())
     }
 
     /// Commits what a dead letter kept, in place of that letter: in the order of `letter`, its number and its attempts.

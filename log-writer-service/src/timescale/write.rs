@@ -24,7 +24,7 @@ use super::{
     bisect::{self, Exception, Outcome},
     books::{self, Books},
     copy::EncodedRows,
-    dead_letters::{self, DeadLetter, NewLetter},
+    dead_letters::{self, DeadLetter, NewLetter, Stage},
     digests::{self, Noted},
     error::{StoreError, StoreErrorKind},
     late_events::note_late_events,
@@ -51,6 +51,21 @@ pub struct WriteRequest {
 }
 
 impl WriteRequest {
+    /// Makes it one dead letter of the stage `store` with the whole body as received: its events stand nowhere else. Its
+    /// digest is noted with it, so a resend is known.
+    pub fn become_letter(&mut self, reason: &str, detail: &str) {
+        // Freed before the body is copied.
+        self.rows = EncodedRows::new();
+        self.dead_letters = vec![DeadLetter {
+            stage: Stage::Store,
+            reason: reason.to_owned(),
+            detail: detail.to_owned(),
+            raw: self.body.to_vec(),
+            raw_bytes: u64::try_from(self.body.len()).unwrap_or(u64::MAX),
+            position: None,
+        }];
+    }
+
     /// Rows that it makes PostgreSQL write: a dead letter costs what an event does.
     pub fn rows_to_write(&self) -> usize {
         self.rows.len() + self.dead_letters.len()

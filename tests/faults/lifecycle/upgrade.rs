@@ -189,7 +189,7 @@ async fn a_replica_works_on_and_starts_again_while_a_newer_version_has_expanded_
 }
 
 #[tokio::test]
-async fn a_migration_waits_for_writers_briefly_and_they_for_it_and_both_get_on() {
+async fn a_migration_under_way_holds_writers_up_and_nobody_is_refused_for_it() {
     let stores = Stores::create().await;
     let service = Service::start(stores.settings()).await;
     service.ingest(&fresh(10)).await;
@@ -201,7 +201,6 @@ async fn a_migration_waits_for_writers_briefly_and_they_for_it_and_both_get_on()
     ] {
         sqlx::query(statement).execute(&mut *migrator).await.expect("done");
     }
-    // Nobody writes meanwhile, and nobody is refused for it.
     let (event, ready) = (json!([fresh(1)[0]]), Request::get("/ready"));
     let waiting = service.ingest(&event);
     tokio::pin!(waiting);
