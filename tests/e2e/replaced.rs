@@ -2,8 +2,8 @@
 
 use log_writer_tests::{
     conditions::{SOON, eventually},
-    service::{Service, Settings},
-    stack::Database,
+    service::{Service, Settings, run_command},
+    stack::{Database, Stream},
 };
 use serde_json::json;
 
@@ -130,6 +130,36 @@ async fn a_copy_that_changed_since_it_was_located_is_located_again() {
     stores.service.signal("CONT");
     assert_delivered_exactly_once(&stores).await;
     assert_eq!(analysis(&stores, "event 0").await, "first");
+}
+
+#[tokio::test]
+async fn another_default_tenant_makes_no_second_documents_of_stored_events() {
+    let mut stores = with_five_delivered().await;
+    let other = Stream::create().await;
+    let settings = Settings::new(stores.database.url(), other.search.url(), &other.tenant);
+    stores.service.kill();
+    stores.service.restart_with(settings.clone()).await;
+    annotate(&stores, "event 1", "by the id that it had").await;
+    assert_delivered_exactly_once(&stores).await;
+    assert_eq!(analysis(&stores, "event 1").await, "by the id that it had");
+
+    let lost = path_of(&stores, "event 2").await;
+    stores
+        .stream
+        .search
+        .ok("DELETE", &format!("{lost}?refresh=true"), None)
+        .await;
+    stores.service.ingest(&fresh(3)).await;
+    stores.service.until_delivered().await;
+    for (tenant, missing) in [(&stores.stream.tenant, 1), (&other.tenant, 0)] {
+        let output = run_command(&["verify", "--json", "--repair", "--tenant", tenant], &settings).await;
+        let found = String::from_utf8_lossy(&output.stdout).lines().count() - 1;
+        assert_eq!(found, missing, "{output:?}");
+    }
+    stores.service.until_delivered().await;
+    assert_eq!(path_of(&stores, "event 2").await, lost, "it is back under its id");
+    assert_eq!(other.search.documents(&other.name()).await.len(), 3);
+    assert_eq!(stores.stream.search.documents(&stores.stream.name()).await.len(), 5);
 }
 
 /// Where the document of the event of this message stands.

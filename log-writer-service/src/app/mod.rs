@@ -158,7 +158,6 @@ impl MirrorParts {
             client: self.client,
             documents: self.documents,
             targets: self.targets,
-            default_tenant: Arc::from(config.events.default_tenant.as_str()),
             settings: config.delivery.clone(),
             limits: BulkLimits {
                 documents: config.elasticsearch.bulk_documents_max,
@@ -271,16 +270,16 @@ struct Store {
 impl Store {
     async fn run(self) {
         let stopping = self.tasks.stopping();
-        tokio::select! {
-            () = self.prepare() => {}
+        let bare_tenant = tokio::select! {
+            bare_tenant = self.prepare() => bare_tenant,
             () = stopping.cancelled() => return,
-        }
+        };
         let instance = instance();
         let committed = Arc::new(Notify::new());
         self.ingestor
             .spawn_committers(&self.tasks, &self.config.database, &instance, &committed);
         if let Some(delivery) = &self.delivery {
-            delivery.spawn(&self.tasks, &instance, &committed);
+            delivery.spawn(&self.tasks, &instance, &bare_tenant, &committed);
         }
         tokio::select! {
             () = self.keep_house() => {}
@@ -289,13 +288,16 @@ impl Store {
         }
     }
 
-    /// Migrates, or checks that somebody has, until it succeeds.
-    async fn prepare(&self) {
+    /// Migrates, or checks that somebody has, until it succeeds; the tenant that is not mixed into documents' ids.
+    async fn prepare(&self) -> Arc<str> {
         let mut pause = PREPARE_PAUSE.0;
         loop {
             match self.prepare_once().await {
-                Ok(None) => return self.readiness.set_ready(),
-                Ok(Some(problem)) => self.readiness.set_problem(&problem),
+                Ok(Ok(bare_tenant)) => {
+                    self.readiness.set_ready();
+                    return bare_tenant;
+                }
+                Ok(Err(problem)) => self.readiness.set_problem(&problem),
                 Err(error) if error.kind() == StoreErrorKind::Unavailable => {
                     let server = url_without_secrets(self.config.database.url.expose_secret());
                     self.readiness.set_problem(&format!(
@@ -309,12 +311,14 @@ impl Store {
         }
     }
 
-    async fn prepare_once(&self) -> Result<Option<String>, StoreError> {
-        let problem = self.prepare_schema().await?;
-        if problem.is_none() {
-            self.ingestor.clock().look(&self.pool).await?;
+    async fn prepare_once(&self) -> Result<Result<Arc<str>, String>, StoreError> {
+        if let Some(problem) = self.prepare_schema().await? {
+            return Ok(Err(problem));
         }
-        Ok(problem)
+        self.ingestor.clock().look(&self.pool).await?;
+        timescale::bare_tenant(&self.pool, &self.config.events.default_tenant)
+            .await
+            .map(Ok)
     }
 
     async fn prepare_schema(&self) -> Result<Option<String>, StoreError> {

@@ -78,7 +78,7 @@ pub(super) struct Claim {
 
 impl Claim {
     /// Joins rows and the events read back for them.
-    pub(super) fn new(rows: Vec<OutboxRow>, events: Vec<Vec<StoredEvent>>, default_tenant: &str) -> Option<Self> {
+    pub(super) fn new(rows: Vec<OutboxRow>, events: Vec<Vec<StoredEvent>>, bare_tenant: &str) -> Option<Self> {
         let target = Arc::clone(&rows.first()?.target);
         let documents = events
             .into_iter()
@@ -86,7 +86,7 @@ impl Claim {
             .flat_map(|(row, events)| events.into_iter().map(move |event| (row, event)))
             .map(|(row, event)| Document {
                 row,
-                id: document_id(event.id, event.timestamp, &event.tenant, default_tenant),
+                id: document_id(event.id, event.timestamp, &event.tenant, bare_tenant),
                 event,
                 progress: Progress::Open,
             })

@@ -49,7 +49,6 @@ pub struct Delivery {
     client: Client,
     documents: DocumentWriter,
     targets: Targets,
-    default_tenant: Arc<str>,
     settings: config::Delivery,
     limits: BulkLimits,
     gate: Gate,
@@ -85,8 +84,6 @@ pub struct Parts {
     pub documents: DocumentWriter,
     /// Names streams or indices.
     pub targets: Targets,
-    /// The tenant that is not mixed into a document's id.
-    pub default_tenant: Arc<str>,
     /// Section `[delivery]`.
     pub settings: config::Delivery,
     /// Limits of one bulk.
@@ -108,7 +105,6 @@ impl Delivery {
             client: parts.client,
             documents: parts.documents,
             targets: parts.targets,
-            default_tenant: parts.default_tenant,
             settings: parts.settings,
             limits: parts.limits,
             mirror: parts.mirror,
@@ -148,7 +144,9 @@ impl Delivery {
 
     /// Starts the workers and the renewal of their claims. Half take the newest first, so that live events stay current
     /// while a backlog drains; half the oldest, so that it does drain.
-    pub fn spawn(self: &Arc<Self>, tasks: &Tasks, instance: &str, committed: &Arc<Notify>) {
+    ///
+    /// `bare_tenant` is not mixed into documents' ids.
+    pub fn spawn(self: &Arc<Self>, tasks: &Tasks, instance: &str, bare_tenant: &Arc<str>, committed: &Arc<Notify>) {
         for number in 1..=self.settings.workers {
             let name = format!("delivery {number}");
             let worker = Worker {
@@ -159,6 +157,7 @@ impl Delivery {
                     ClaimOrder::OldestFirst
                 },
                 delivery: Arc::clone(self),
+                bare_tenant: Arc::clone(bare_tenant),
                 committed: Arc::clone(committed),
                 stopping: tasks.stopping(),
             };

@@ -30,6 +30,8 @@ pub(super) struct Worker {
     pub(super) name: String,
     pub(super) order: ClaimOrder,
     pub(super) delivery: Arc<Delivery>,
+    /// The tenant that is not mixed into documents' ids.
+    pub(super) bare_tenant: Arc<str>,
     pub(super) committed: Arc<Notify>,
     pub(super) stopping: CancellationToken,
 }
@@ -141,7 +143,7 @@ impl Worker {
         };
         let events = delivery.outbox.read_back(&rows).await?;
         failpoint!("delivery::after_read_back");
-        let Some(mut claim) = Claim::new(rows, events, &delivery.default_tenant) else {
+        let Some(mut claim) = Claim::new(rows, events, &self.bare_tenant) else {
             return Ok(());
         };
         let begun = Instant::now();

@@ -33,12 +33,13 @@ impl fmt::Display for DocumentId {
 
 /// The id of the document of one row: time in µs (8 bytes, big-endian), then the event's id (16 bytes).
 ///
-/// A tenant other than the default is mixed into the latter, since two tenants may have rows of one id and time.
-pub fn document_id(id: Uuid, timestamp: Timestamp, tenant: &str, default_tenant: &str) -> DocumentId {
+/// A tenant other than the bare one is mixed into the latter, since two tenants may have rows of one id and time. Which one is
+/// bare stands in the database, not in the configuration: it must never change.
+pub fn document_id(id: Uuid, timestamp: Timestamp, tenant: &str, bare_tenant: &str) -> DocumentId {
     let mut bytes = [0_u8; 24];
     let (time, identity) = bytes.split_at_mut(8);
     time.copy_from_slice(&timestamp.0.to_be_bytes());
-    if tenant == default_tenant {
+    if tenant == bare_tenant {
         identity.copy_from_slice(id.as_bytes());
     } else {
         let mut hasher = blake3::Hasher::new();

@@ -8,6 +8,7 @@
 mod annotations;
 mod archive;
 mod audit;
+mod bare_tenant;
 mod batch;
 mod bisect;
 mod books;
@@ -48,6 +49,7 @@ pub use self::{
     annotations::{annotate, forget_annotated, requeue_annotated},
     archive::{ArchiveTurn, ArchivedEvent, ArchivedSpan, Span, TenantState, hold_events, tenant_existed},
     audit::{ActionId, ActionOutcome, Actor, AuditFilter, AuditRow, end, progress, purge_audit, record},
+    bare_tenant::bare_tenant,
     books::Books,
     census::{Again, Census, CountedBucket, Standing},
     claim::{ClaimOrder, ClaimRequest},

@@ -96,7 +96,7 @@ impl<L: Listener> Run<'_, L> {
     }
 
     fn id_of(&self, event: &StoredEvent) -> DocumentId {
-        document_id(event.id, event.timestamp, &event.tenant, &self.verifier.default_tenant)
+        document_id(event.id, event.timestamp, &event.tenant, &self.bare_tenant)
     }
 
     fn expected(&self, event: &StoredEvent) -> Value {

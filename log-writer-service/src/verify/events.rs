@@ -80,7 +80,7 @@ impl<L: Listener> Run<'_, L> {
     }
 
     fn document_id(&self, tenant: &str, (time, id): Key) -> DocumentId {
-        document_id(id, time, tenant, &self.verifier.default_tenant)
+        document_id(id, time, tenant, &self.bare_tenant)
     }
 
     async fn judge(&mut self, tenant: Option<&str>, suspects: Suspects) -> Result<(), VerifyError> {

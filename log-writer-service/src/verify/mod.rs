@@ -29,7 +29,7 @@ use crate::{
     config::Config,
     elasticsearch::{Client, DocumentWriter, Range, SearchError, Targets},
     event::Timestamp,
-    timescale::{ActionId, Census, Outbox, StoreError},
+    timescale::{ActionId, Census, Outbox, StoreError, bare_tenant},
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -142,6 +142,7 @@ impl Verifier {
             scope,
             repair,
             listener,
+            bare_tenant: bare_tenant(self.census.pool(), &self.default_tenant).await?,
             outcome: Outcome::default(),
             indices: String::new(),
         };
@@ -165,6 +166,8 @@ struct Run<'a, L> {
     scope: &'a Scope,
     repair: Option<&'a Repair>,
     listener: &'a mut L,
+    /// Not mixed into documents' ids.
+    bare_tenant: Arc<str>,
     outcome: Outcome,
     /// What is searched now.
     indices: String,
