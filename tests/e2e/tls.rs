@@ -9,7 +9,7 @@ use log_writer_tests::{
     stack::{Database, random_word},
 };
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
-use reqwest::{Certificate, Client, Identity, StatusCode};
+use reqwest::{Certificate, Client, ClientBuilder, Identity, StatusCode};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -43,6 +43,11 @@ impl Authority {
 
     /// Certificate and key for a host, an address or a URI.
     pub(crate) fn sign_for(&self, name: &str) -> (String, String) {
+        self.sign_until(name, 4096)
+    }
+
+    /// The same up to the end of this year.
+    fn sign_until(&self, name: &str, year: i32) -> (String, String) {
         let key = KeyPair::generate().expect("a key");
         let names = if name.contains("://") {
             vec![]
@@ -54,6 +59,7 @@ impl Authority {
             let uri = SanType::URI(name.to_owned().try_into().expect("a URI"));
             parameters.subject_alt_names.push(uri);
         }
+        parameters.not_after = rcgen::date_time_ymd(year, 12, 31);
         parameters.distinguished_name.push(DnType::CommonName, name);
         let certificate = parameters.signed_by(&key, &self.issuer).expect("a certificate");
         (certificate.pem(), key.serialize_pem())
@@ -61,13 +67,25 @@ impl Authority {
 
     /// Writes a certificate of its own for the service.
     fn certify(&self, folder: &Path) {
-        let (certificate, key) = self.sign();
+        self.certify_until(folder, 4096);
+    }
+
+    fn certify_until(&self, folder: &Path, year: i32) {
+        let (certificate, key) = self.sign_until("127.0.0.1", year);
         fs::write(folder.join("tls.crt"), certificate).expect("a file");
         fs::write(folder.join("tls.key"), key).expect("a file");
     }
 
     /// A client that trusts this CA alone, on a new connection for each request.
     fn client(&self, identity: Option<(String, String)>) -> Client {
+        self.client_with(identity, |builder| builder)
+    }
+
+    fn client_with(
+        &self,
+        identity: Option<(String, String)>,
+        set: impl FnOnce(ClientBuilder) -> ClientBuilder,
+    ) -> Client {
         let trusted = Certificate::from_pem(self.certificate.as_bytes()).expect("a certificate");
         let mut builder = Client::builder()
             .use_rustls_tls()
@@ -78,7 +96,7 @@ impl Authority {
         if let Some((certificate, key)) = identity {
             builder = builder.identity(Identity::from_pem(format!("{certificate}{key}").as_bytes()).expect("a pair"));
         }
-        builder.build().expect("a client")
+        set(builder).build().expect("a client")
     }
 }
 
@@ -116,7 +134,11 @@ impl Secured {
     }
 
     async fn until_ready(&self, trusted: &Authority) {
-        let (client, url) = (trusted.client(None), self.url("/ready"));
+        self.until_ready_for(&trusted.client(None)).await;
+    }
+
+    async fn until_ready_for(&self, client: &Client) {
+        let url = self.url("/ready");
         eventually("the service to be ready by TLS", SOON, || async {
             let answer = client.get(&url).send().await;
             matches!(answer, Ok(answer) if answer.status() == StatusCode::OK).then_some(())
@@ -303,6 +325,42 @@ async fn the_certificate_is_replaced_on_sighup_and_a_bad_one_keeps_the_old() {
     secured.until_ready(&next).await;
     let old = secured.authority.client(None).get(secured.url("/health")).send().await;
     old.expect_err("the old CA did not sign the new certificate");
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_not_taken_on_sighup_and_told_at_the_start() {
+    let mut secured = Secured::start(|settings, _| settings).await;
+    let said = async |secured: &Secured, text: &'static str| {
+        let service = &secured.service;
+        eventually(text, SOON, || async { service.log().contains(text).then_some(()) }).await;
+    };
+    secured.authority.certify_until(secured.folder.path(), 2020);
+    secured.service.signal("HUP");
+    said(&secured, "THE OLD CERTIFICATE STAYS IN FORCE").await;
+    said(&secured, "expired at 2020-12-31 00:00:00 UTC").await;
+    secured.until_ready(&secured.authority).await;
+    secured.service.kill();
+    secured.service.start_again();
+    // There is no other one at the start: better to serve those who do not check than nobody.
+    let careless = secured
+        .authority
+        .client_with(None, |builder| builder.danger_accept_invalid_certs(true));
+    secured.until_ready_for(&careless).await;
+    said(&secured, "expired at 2020-12-31 00:00:00 UTC: put a new one there").await;
+    let checking = secured.authority.client(None).get(secured.url("/ready")).send().await;
+    checking.expect_err("it has expired");
+    let metrics = async || {
+        let answer = careless.get(secured.url("/metrics")).send().await.expect("an answer");
+        answer.text().await.expect("text")
+    };
+    let ends =
+        |year: &str| format!("log_writer_tls_certificate_expiry_timestamp_seconds{{file=\"tls.cert_file\"}} {year}\n");
+    assert!(metrics().await.contains(&ends("1609372800")), "{}", metrics().await);
+    secured.authority.certify_until(secured.folder.path(), 2100);
+    secured.service.signal("HUP");
+    said(&secured, "the certificate was read again").await;
+    secured.until_ready(&secured.authority).await;
+    assert!(metrics().await.contains(&ends("4133894400")), "{}", metrics().await);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! What the service proves itself and asks others with: certificate and tokens, replaced on SIGHUP.
 //!
-//! A file that is wrong or cannot be read changes nothing, and the log says so loudly.
+//! A file that is wrong or cannot be read changes nothing, and the log says so loudly. Nor does a certificate out of its time,
+//! but at the start, where there is no other one: the service runs, and the log and a metric tell.
 
 use std::{sync::Arc, thread};
 
@@ -10,8 +11,9 @@ use tokio::{signal::unix::Signal, sync::oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    auth::{Credentials, server_config},
+    auth::{Credentials, Terms, Tls, server_config},
     config::{self, Config},
+    telemetry::metric,
 };
 
 /// Tokens and certificate in force.
@@ -29,9 +31,12 @@ impl Keys {
         if credentials.is_some() && tls.is_none() && !config.http.listen.ip().to_canonical().is_loopback() {
             tracing::warn!("tokens come in the clear: turn on [tls], or put a proxy with TLS in front");
         }
+        if let Some(tls) = &tls {
+            tell_terms(&tls.terms);
+        }
         Ok(Self {
             credentials,
-            tls: tls.map(RustlsConfig::from_config),
+            tls: tls.map(|tls| RustlsConfig::from_config(tls.config)),
             files: config.tls.clone(),
         })
     }
@@ -76,10 +81,11 @@ impl Keys {
             ),
         }
         let Some(tls) = &self.tls else { return };
-        match server_config(&self.files) {
+        match server_config(&self.files).and_then(in_time) {
             Ok(Some(new)) => {
-                tls.reload_from_config(new);
+                tls.reload_from_config(new.config);
                 tracing::info!("SIGHUP: the certificate was read again; new connections get it");
+                tell_terms(&new.terms);
             }
             Ok(None) => {}
             Err(mistakes) => tracing::error!(
@@ -100,6 +106,29 @@ impl Keys {
                 tokens = expired.join(", "),
                 "tokens are past their end: requests with them are answered 401"
             );
+        }
+    }
+}
+
+/// Refuses what is of no use now.
+fn in_time(tls: Option<Tls>) -> Result<Option<Tls>, Vec<(String, String)>> {
+    let now = chrono::Utc::now();
+    let terms = tls.iter().flat_map(|tls| &tls.terms);
+    let mistakes: Vec<(String, String)> = terms
+        .filter_map(|terms| Some((terms.key.to_owned(), terms.mistake(now)?)))
+        .collect();
+    if mistakes.is_empty() { Ok(tls) } else { Err(mistakes) }
+}
+
+/// Shows when what is in force ends, and what of it does not count now.
+fn tell_terms(terms: &[Terms]) {
+    let now = chrono::Utc::now();
+    for terms in terms {
+        if let Some(end) = terms.end() {
+            metric::certificate_end(terms.key, end);
+        }
+        for mistake in terms.out_of_time(now) {
+            tracing::error!(file = terms.key, "{mistake}: put a new one there, then send SIGHUP");
         }
     }
 }

@@ -12,19 +12,30 @@ use rustls::{
     server::WebPkiClientVerifier,
 };
 
+use super::validity::{Needed, Terms};
 use crate::config;
+
+/// What the files of `[tls]` hold.
+#[derive(Debug)]
+pub struct Tls {
+    /// For the listener.
+    pub config: Arc<ServerConfig>,
+    /// From when until when their certificates count; it is for the caller to judge.
+    pub terms: Vec<Terms>,
+}
 
 /// Reads the files of `[tls]`; `None` if TLS is off.
 ///
 /// # Errors
 /// Keys and what is wrong with their files; nothing of a key stands in it.
-pub fn server_config(tls: &config::Tls) -> Result<Option<Arc<ServerConfig>>, Vec<(String, String)>> {
+pub fn server_config(tls: &config::Tls) -> Result<Option<Tls>, Vec<(String, String)>> {
     // Without one of them the configuration has said so itself.
     let (true, Some(cert_file), Some(key_file)) = (tls.enabled, &tls.cert_file, &tls.key_file) else {
         return Ok(None);
     };
     let wrong = |key: &str, message: String| vec![(key.to_owned(), message)];
     let chain = certificates(cert_file).map_err(|message| wrong("tls.cert_file", message))?;
+    let mut terms = vec![Terms::of("tls.cert_file", &chain, Needed::First)];
     let key = PrivateKeyDer::from_pem_file(key_file)
         .map_err(|error| wrong("tls.key_file", explain(&error, "private key")))?;
     let provider = Arc::new(ring::default_provider());
@@ -36,7 +47,9 @@ pub fn server_config(tls: &config::Tls) -> Result<Option<Arc<ServerConfig>>, Vec
         Some(path) => {
             let of_clients = |message| wrong("tls.client_ca_file", message);
             let mut roots = RootCertStore::empty();
-            for certificate in certificates(path).map_err(of_clients)? {
+            let authorities = certificates(path).map_err(of_clients)?;
+            terms.push(Terms::of("tls.client_ca_file", &authorities, Needed::Any));
+            for certificate in authorities {
                 roots
                     .add(certificate)
                     .map_err(|error| of_clients(format!("a certificate cannot be used: {error}")))?;
@@ -56,7 +69,8 @@ pub fn server_config(tls: &config::Tls) -> Result<Option<Arc<ServerConfig>>, Vec
         )
     })?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Some(Arc::new(config)))
+    let config = Arc::new(config);
+    Ok(Some(Tls { config, terms }))
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {

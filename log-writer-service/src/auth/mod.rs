@@ -16,18 +16,20 @@ mod jwt;
 mod presented;
 mod tenants;
 mod token;
+mod validity;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
 use chrono::{DateTime, Utc};
 
 pub use self::{
-    certificates::server_config,
+    certificates::{Tls, server_config},
     expiry::{InvalidExpiry, expiry},
     file::{Entry, entry},
     grant::{Scope, Scopes},
     hash::{SECRET_BYTES_MIN, WeakSecret, hash_of, new_secret},
     holder::{Subject, subjects},
+    validity::Terms,
 };
 use self::{
     file::{Entries, Rules, read_file},

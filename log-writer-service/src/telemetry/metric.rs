@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use chrono::{DateTime, Utc};
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
@@ -39,6 +40,10 @@ fn describe() {
     describe_counter!(
         "log_writer_auth_failures_total",
         "Requests refused for their credential, by reason."
+    );
+    describe_gauge!(
+        "log_writer_tls_certificate_expiry_timestamp_seconds",
+        "When the first certificate of a file of [tls] expires, in seconds since 1970."
     );
     describe_gauge!(
         "log_writer_inflight_bytes",
@@ -172,6 +177,11 @@ pub fn request(route: &'static str, code: u16, elapsed: Duration) {
 /// Requests were refused for their credential.
 pub(crate) fn auth_failures(reason: &'static str, requests: u64) {
     counter!("log_writer_auth_failures_total", "reason" => reason).increment(requests);
+}
+
+/// When what a file of `[tls]` holds ends.
+pub(crate) fn certificate_end(key: &'static str, end: DateTime<Utc>) {
+    gauge!("log_writer_tls_certificate_expiry_timestamp_seconds", "file" => key).set(wide(end.timestamp()));
 }
 
 /// A commit attempt ended.
