@@ -148,20 +148,36 @@ async fn line_ends_of_every_system_end_lines() {
 }
 
 #[tokio::test]
-async fn a_byte_order_mark_is_passed_over_and_utf_16_is_kept() {
+async fn a_byte_order_mark_is_passed_over_and_text_in_another_charset_is_one_letter() {
     let target = Target::start().await;
     for headers in [JSON, LINES, TEXT] {
         target
             .assert_taken(format!("\u{feff}{}", good("m")), headers, 1, &[])
             .await;
     }
-    let utf16: Vec<u8> = "[{\"message\":\"m\"}]"
-        .encode_utf16()
-        .flat_map(u16::to_le_bytes)
-        .collect();
+    let text = "[{\"message\":\"one\"},\n{\"message\":\"two\"}]\n";
+    for bytes in [u16::to_le_bytes, u16::to_be_bytes] {
+        let wide = |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(bytes).collect() };
+        for headers in [
+            JSON,
+            LINES,
+            TEXT,
+            &[],
+            &[("content-type", "application/json; charset=utf-16")],
+        ] {
+            for body in [wide(text), wide(&format!("\u{feff}{text}"))] {
+                target.assert_undecodable(body, headers, "unsupported_charset").await;
+            }
+        }
+    }
+    let latin = &[("content-type", "text/plain; charset=iso-8859-1")];
     target
-        .assert_undecodable([vec![0xff, 0xfe], utf16].concat(), JSON, "not_json")
+        .assert_undecodable(&b"gr\xfcn\n"[..], latin, "unsupported_charset")
         .await;
+    target.assert_taken("plain\ngr\u{fc}n\n", latin, 2, &[]).await;
+    let messages = target.messages().await;
+    assert_eq!(messages.len(), 5, "{messages:?}");
+    assert_eq!((&*messages[0], &*messages[3]), ("gr\u{fc}n", "plain"), "{messages:?}");
     target.assert_unharmed(MEMORY).await;
 }
 

@@ -52,7 +52,9 @@ pub fn decompress(data: &[u8]) {
             Err(DecompressError::NoRoom | DecompressError::Broken { .. } | DecompressError::UnknownEncoding(_)) => {}
         }
     }
-    let _refused = wire::is_binary(None, data);
+    for content_type in TYPES.into_iter().chain([Some("text/plain; charset=utf-16")]) {
+        let _refused = wire::is_binary(content_type, data);
+    }
 }
 
 /// What gzip's and zstd's streaming decoders read, up to one byte more than the limit; `None` for other bodies.

@@ -1,8 +1,9 @@
-//! Bodies that are no text: Vector's `native`, Avro and Protocol Buffers, which have to be refused by name.
+//! Bodies that are no text, or text in another charset: Vector's `native`, Avro, Protocol Buffers and what `charset` finds have to
+//! be refused by name.
 
 use std::fmt;
 
-use super::content_type::ContentType;
+use super::{charset::is_other_text, content_type::ContentType};
 
 /// The whole body is in a format that is not read here, or in none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +16,7 @@ enum Format {
     Native,
     Avro,
     Protobuf,
+    OtherCharset,
     NotJson,
 }
 
@@ -25,12 +27,13 @@ impl Undecodable {
         }
     }
 
-    /// `native`, `avro`, `protobuf`, or `not_json`; stable, for dead letters and metrics.
+    /// `native`, `avro`, `protobuf`, `unsupported_charset` or `not_json`; stable, for dead letters and metrics.
     pub fn name(&self) -> &'static str {
         match self.format {
             Format::Native => "native",
             Format::Avro => "avro",
             Format::Protobuf => "protobuf",
+            Format::OtherCharset => "unsupported_charset",
             Format::NotJson => "not_json",
         }
     }
@@ -39,6 +42,8 @@ impl Undecodable {
 impl fmt::Display for Undecodable {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.format {
+            Format::OtherCharset => formatter
+                .write_str("text is read in UTF-8 alone, and this is in another charset; set the sender's to UTF-8"),
             Format::NotJson => formatter.write_str("the content type says JSON, but nothing in the body is"),
             Format::Native | Format::Avro | Format::Protobuf => write!(
                 formatter,
@@ -51,7 +56,8 @@ impl fmt::Display for Undecodable {
 
 impl std::error::Error for Undecodable {}
 
-/// The binary format of a decompressed body, by its content type or by its framing; `None` for text.
+/// The format of a decompressed body that is not read here: a binary one, by its content type or by its framing, or text in
+/// another charset; `None` for text in UTF-8.
 ///
 /// Vector sends `native`, `avro` and `protobuf` without a content type, each message after its length (four bytes,
 /// big-endian). Such framing must fit to the last byte; of text it cannot, since the first byte would have to be NUL.
@@ -60,11 +66,13 @@ pub fn is_binary(content_type: Option<&str>, body: &[u8]) -> Option<Undecodable>
         return None;
     }
     let format = match ContentType::of(content_type) {
-        ContentType::Protobuf if !is_json_text(body) => Format::Protobuf,
-        ContentType::Avro if !is_json_text(body) => Format::Avro,
-        ContentType::Protobuf | ContentType::Avro | ContentType::Text => return None,
-        ContentType::Json | ContentType::JsonLines | ContentType::Unknown => undeclared(body)?,
+        ContentType::Protobuf if !is_json_text(body) => Some(Format::Protobuf),
+        ContentType::Avro if !is_json_text(body) => Some(Format::Avro),
+        ContentType::Protobuf | ContentType::Avro | ContentType::Text => None,
+        ContentType::Json | ContentType::JsonLines | ContentType::Unknown => undeclared(body),
     };
+    let other_charset = || is_other_text(content_type, body).then_some(Format::OtherCharset);
+    let format = format.or_else(other_charset)?;
     Some(Undecodable { format })
 }
 

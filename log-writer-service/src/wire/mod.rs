@@ -8,6 +8,7 @@
 //! place wherever its end can be found; everything but separators and the wrapper ends in some [`Piece`].
 
 mod binary;
+mod charset;
 mod compression;
 mod content_type;
 mod envelope;
