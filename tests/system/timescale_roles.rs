@@ -318,6 +318,7 @@ async fn every_object_of_ours_is_somebodys_or_the_owners_on_purpose() {
     const OWNERS: &str =
         "'roles', 'rights', 'settings', 'stats_1m', 'stats_1h', 'stats_1d', 'pattern_stats_5m', 'stats_state', 'stats_stale',
         'tenant_roles', 'make_tenant_schema', 'set_tenant_rights', 'grant_tenant', 'revoke_tenant', 'remake_tenant_schemas',
+        'forget_vanished_roles',
         'apply_rights', 'grant_access', 'recount_stats', 'revoke_access', 'set_rights', 'timescale_edition'";
     let roles = Roles::create().await;
     let sql = format!(

@@ -275,3 +275,31 @@ async fn who_may_read_all_is_refused_a_tenant_and_a_tenant_is_revoked_to_the_las
         .await
         .expect_err("it cannot even connect");
 }
+
+#[tokio::test]
+async fn a_tenant_whose_role_was_dropped_can_be_given_to_another_role() {
+    let roles = with_events().await;
+    roles.let_tenant_in().await;
+    let (gone, next) = (roles.name_of("acme_reader"), roles.name_of("log_auditor"));
+    let (pool, owner) = (roles.database.pool(), roles.owner_url());
+    let dropped = format!("drop owned by {gone}; drop role {gone}; select log_writer.revoke_access('{next}')");
+    sqlx::raw_sql(&dropped).execute(pool).await.expect("dropped");
+    let grant = "select log_writer.grant_tenant('log_auditor', 'acme')";
+    roles.run(&owner, &[grant]).await;
+    let mut asker = connect(&roles.auditor_url()).await;
+    let asked = said(&mut asker, "select * from tenant_acme.search_logs()").await;
+    assert_eq!(asked.expect("asked").0, 3);
+
+    // Where nobody takes its place, the migrator clears away.
+    roles
+        .run(&owner, &["select log_writer.revoke_tenant('log_auditor')", grant])
+        .await;
+    sqlx::raw_sql(&format!("drop owned by {next}; drop role {next}"))
+        .execute(pool)
+        .await
+        .expect("dropped");
+    migrate(&settings(&owner)).await.expect("migrated");
+    let left = "select (select count(*) from pg_namespace where nspname like 'tenant%')
+                     + (select count(*) from log_writer.tenant_roles)";
+    assert_eq!(roles.database.number(left).await, 0);
+}
