@@ -236,12 +236,13 @@ impl Questions {
 async fn refuse_a_writer(connection: &mut PgConnection) -> Result<(), StoreError> {
     let attempted = "check the role of api.database_url";
     let could_write: bool = sqlx::query_scalar(
-        "select rolsuper or rolcreaterole or pg_has_role(oid, 'pg_write_all_data', 'usage')
+        // A member may become the other role, by a function in a statement, even where it inherits nothing.
+        "select bool_or(rolsuper or rolcreaterole or pg_has_role(oid, 'pg_write_all_data', 'usage')
            or has_table_privilege(oid, 'public.application_logs', 'insert, update, delete, truncate')
            or has_schema_privilege(oid, 'public', 'create')
            or case when has_schema_privilege(oid, 'log_writer', 'usage')
-                then has_table_privilege(oid, 'log_writer.dead_letters', 'select') else false end
-         from pg_roles where rolname = current_user",
+                then has_table_privilege(oid, 'log_writer.dead_letters', 'select') else false end)
+         from pg_roles where pg_has_role(current_user, oid, 'member')",
     )
     .fetch_one(connection)
     .await
