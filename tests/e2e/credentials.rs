@@ -413,6 +413,12 @@ async fn strangers_are_not_let_in_by_accident() {
             assert!(told.contains(key) && told.contains(part), "{told}");
         }
     }
+    let arguments = [
+        "token", "new", "--name", "agent", "--scope", "ingest", "--tenant", "a/b",
+    ];
+    let output = run_command(&arguments, &Settings::default()).await;
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && told.contains("--tenant has '/'"), "{told}");
     for settings in [
         open.clone().set("http.allow_unauthenticated", "true"),
         open.set("auth.enabled", "true").set("auth.tokens_file", file),

@@ -7,13 +7,16 @@ use std::{
     path::PathBuf,
 };
 
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use chrono::Utc;
 use clap::{Args, Subcommand};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::print;
-use crate::auth::{Entry, Scope, entry, expiry, hash_of, new_secret};
+use crate::{
+    auth::{Entry, Scope, entry, expiry, hash_of, new_secret},
+    config::tenant_mistake,
+};
 
 /// Longest secret that is hashed, in bytes; a request could not carry a longer one.
 const SECRET_BYTES_MAX: u64 = 768;
@@ -63,6 +66,9 @@ impl New {
         scopes.sort_unstable();
         scopes.dedup();
         let expires = self.expires.as_deref().map(|text| expiry(text, Utc::now())).transpose();
+        if let Some(mistake) = self.tenant.as_deref().and_then(tenant_mistake) {
+            bail!("--tenant {mistake}: ingest would refuse the file");
+        }
         let secret = new_secret();
         let entry = entry(&Entry {
             name: &self.name,

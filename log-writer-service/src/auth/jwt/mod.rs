@@ -133,16 +133,17 @@ impl Jwt {
     }
 }
 
-/// Of the subject only what cannot shape a line of the log; no token of the file has a name with a colon.
+/// Of the subject only what cannot shape a line of the log, and its hash where that is not all of it: two subjects have two
+/// names. No token of the file has a name with a colon.
 fn name_of(subject: Option<&str>) -> Arc<str> {
-    let shown = |c: char| if c.is_ascii_graphic() { c } else { '_' };
-    let subject: String = subject
-        .unwrap_or_default()
-        .chars()
-        .take(SUBJECT_CHARS_MAX)
-        .map(shown)
-        .collect();
-    Arc::from(format!("jwt:{subject}"))
+    let subject = subject.unwrap_or_default();
+    let mask = |c: char| if c.is_ascii_graphic() && c != '~' { c } else { '_' };
+    let shown: String = subject.chars().take(SUBJECT_CHARS_MAX).map(mask).collect();
+    if shown == subject {
+        return Arc::from(format!("jwt:{shown}"));
+    }
+    let hash = blake3::hash(subject.as_bytes()).to_hex();
+    Arc::from(format!("jwt:{shown}~{}", hash.get(..16).unwrap_or_default()))
 }
 
 #[expect(
