@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use log_writer_tests::{
+    conditions::{SOON, eventually},
     service::{Service, Settings},
     stack::{Database, random_word},
 };
@@ -277,6 +278,92 @@ async fn without_a_reader_nobody_runs_sql_and_with_a_writer_neither() {
     let (failed, text) = call(&agent, "run_sql", json!({"sql": "select 1 as n"})).await;
     assert!(failed && text.contains("it may write"), "{text}");
     drop(service);
+}
+
+#[tokio::test]
+async fn a_statement_is_recorded_before_it_runs_and_with_its_rows_after_it() {
+    let reader = WithReader::create().await;
+    let settings = reader.settings().set("api.statement_timeout", "60s");
+    let mut service = Service::start(settings.clone()).await;
+    reader.grant().await;
+    let agent = by_stdio(&settings).await;
+    call(
+        &agent,
+        "run_sql",
+        json!({"sql": "select n from generate_series(1, 3) n"}),
+    )
+    .await;
+    call(&agent, "run_sql", json!({"sql": "selec 1"})).await;
+    agent.cancel().await.expect("the end");
+    let folder = TempDir::with_prefix("log-writer-agent-").expect("a folder");
+    let agent = by_http(&service, folder.path()).await;
+    let slow = tokio::spawn(async move {
+        let arguments = json!({"sql": "select pg_sleep(50)"})
+            .as_object()
+            .cloned()
+            .expect("an object");
+        agent
+            .call_tool(CallToolRequestParams::new("run_sql").with_arguments(arguments))
+            .await
+    });
+    let sleeping = "select count(*) from pg_stat_activity
+        where datname = current_database() and query like '%pg_sleep(50)%' and wait_event = 'PgSleep'";
+    eventually("the statement to run", SOON, || async {
+        (reader.database.number(sleeping).await == 1).then_some(())
+    })
+    .await;
+    service.kill();
+    slow.abort();
+    let recorded: Vec<(String, String, i64, bool)> = sqlx::query_as(
+        "select target ->> 'sql', outcome, affected, ended_at is not null from log_writer.audit
+         where action = 'run_sql' order by id",
+    )
+    .fetch_all(reader.database.pool())
+    .await
+    .expect("the trail");
+    let row = |sql: &str, outcome: &str, rows, ended| (sql.to_owned(), outcome.to_owned(), rows, ended);
+    assert_eq!(
+        recorded,
+        [
+            row("select n from generate_series(1, 3) n", "done", 3, true),
+            row("selec 1", "failed", 0, true),
+            row("select pg_sleep(50)", "running", 0, false),
+        ]
+    );
+    sqlx::query("select pg_terminate_backend(pid) from pg_stat_activity where usename = $1")
+        .bind(&reader.role)
+        .execute(reader.database.pool())
+        .await
+        .expect("ended");
+    reader.end().await;
+}
+
+#[tokio::test]
+async fn a_reader_that_could_become_a_writer_runs_no_sql() {
+    let reader = WithReader::create().await;
+    let service = Service::start(reader.settings()).await;
+    reader.grant().await;
+    let agent = by_stdio(&reader.settings()).await;
+    let sql = json!({"sql": "select 1 as n"});
+    assert_eq!(rows(&agent, "run_sql", sql.clone()).await, [json!({"n": 1})]);
+    let (role, other) = (&reader.role, format!("{}_writer", reader.role));
+    let statements = format!(
+        "create role {other}; grant insert on public.application_logs to {other}; alter role {role} noinherit;
+         grant {other} to {role}"
+    );
+    sqlx::raw_sql(&statements)
+        .execute(reader.database.pool())
+        .await
+        .expect("a member");
+    let (failed, text) = call(&agent, "run_sql", sql).await;
+    assert!(failed && text.contains("it may write"), "{text}");
+    agent.cancel().await.expect("the end");
+    drop(service);
+    sqlx::raw_sql(&format!("drop owned by {other}; drop role {other}"))
+        .execute(reader.database.pool())
+        .await
+        .expect("dropped");
+    reader.end().await;
 }
 
 #[tokio::test]

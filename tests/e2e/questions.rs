@@ -316,3 +316,53 @@ async fn an_analysis_is_added_with_a_scope_of_its_own_and_to_events_of_the_tenan
     );
     assert_eq!(recorded("search", "token:a").await, 2);
 }
+
+#[tokio::test]
+async fn an_analysis_needs_a_tenant_only_where_several_have_such_an_event() {
+    let database = Database::create().await;
+    let settings = Settings::new(database.url(), "http://127.0.0.1:1", "house")
+        .set("elasticsearch.enabled", "false")
+        .set("events.body_tenants", "shop");
+    let service = Service::start(settings).await;
+    let id = uuid::Uuid::now_v7();
+    let time = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
+    let event = |tenant: &str| json!([{"event_id": id, "timestamp": time, "message": "disk full", "tenant": tenant}]);
+    let annotate = async |body: Value| {
+        let path = format!("/api/v1/logs/{id}/annotation");
+        let request = Request::new("POST", &path, body.to_string()).header("content-type", "application/json");
+        service.send(&request).await.status
+    };
+    let annotated = async |tenant: &str| {
+        let query = format!(
+            "select count(*) from public.application_logs where tenant = '{tenant}' and ai_analysis ->> 'cause' = 'cron'"
+        );
+        database.number(&query).await
+    };
+    let body = json!({"timestamp": time, "analysis": {"cause": "cron"}});
+    assert_eq!(annotate(body.clone()).await, 404, "there is no such event");
+    service.ingest(&event("house")).await;
+    assert_eq!(annotate(body.clone()).await, 200);
+    assert_eq!(annotated("house").await, 1);
+    service.ingest(&event("shop")).await;
+    assert_eq!(annotate(body.clone()).await, 400, "which one?");
+    let mut named = body;
+    named["tenant"] = json!("shop");
+    assert_eq!(annotate(named).await, 200);
+    assert_eq!(annotated("shop").await, 1);
+}
+
+#[tokio::test]
+async fn tables_of_somebody_else_are_not_described() {
+    let reader_of_all = RealStores::start_with(|settings| settings.set("elasticsearch.enabled", "false")).await;
+    sqlx::raw_sql("create table public.salaries (name text)")
+        .execute(reader_of_all.database.pool())
+        .await
+        .expect("a table");
+    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "resources/read", "params": {"uri": "log-writer://tables"}});
+    let request = Request::new("POST", "/mcp", call.to_string())
+        .header("content-type", "application/json")
+        .header("accept", "application/json, text/event-stream");
+    let answer = reader_of_all.service.send(&request).await;
+    assert!(answer.text().contains("application_logs"), "{}", answer.text());
+    assert!(!answer.text().contains("salaries"), "{}", answer.text());
+}

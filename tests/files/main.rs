@@ -5,6 +5,8 @@
 //! Kubernetes do what their documents say.
 
 #[cfg(test)]
+mod audited;
+#[cfg(test)]
 mod compose;
 #[cfg(test)]
 mod hostile_input;

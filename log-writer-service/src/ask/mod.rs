@@ -21,7 +21,9 @@ pub use self::{
 };
 use crate::{
     elasticsearch::{Client, Targets},
-    timescale::{ActionOutcome, Actor, Question, Questions, Rows, StoreError, StoreErrorKind, annotate, record},
+    timescale::{
+        ActionOutcome, Actor, Question, Questions, Rows, StoreError, StoreErrorKind, annotate, progress, record,
+    },
 };
 
 /// How much of a statement the audit trail keeps.
@@ -159,25 +161,10 @@ impl Asker {
     ) -> Result<Answer, AskError> {
         let target = audited(entry.name, &parameters);
         let answer = self.answer(entry, parameters, &asking.sight).await;
-        self.record(asking, "search", target, &answer).await?;
+        // What is not recorded is not told.
+        let (rows, outcome) = outcome(&answer);
+        record(&self.pool, &asking.actor, "search", &target, rows, outcome).await?;
         answer
-    }
-
-    /// What is not recorded is not told.
-    async fn record(
-        &self,
-        asking: &Asking,
-        action: &str,
-        target: Value,
-        answer: &Result<Answer, AskError>,
-    ) -> Result<(), AskError> {
-        let (rows, outcome) = match answer {
-            Ok(answer) => (answer.rows.len(), ActionOutcome::Done),
-            Err(_) => (0, ActionOutcome::Failed),
-        };
-        let rows = i64::try_from(rows).unwrap_or(i64::MAX);
-        record(&self.pool, &asking.actor, action, &target, rows, outcome).await?;
-        Ok(())
     }
 
     async fn answer(
@@ -203,7 +190,7 @@ impl Asker {
 
     /// Adds an analysis to an event; the whole analysis that it has now.
     ///
-    /// `request` has `id`, `timestamp`, `analysis`, and `tenant` where the caller may choose one (else `default`).
+    /// `request` has `id`, `timestamp`, `analysis`, and `tenant` where the caller may choose one and several have such an event.
     ///
     /// # Errors
     /// See [`AskError`].
@@ -227,7 +214,8 @@ impl Asker {
         Ok(self.questions.ask(question, &json!({})).await?.rows)
     }
 
-    /// Runs one statement that may only read.
+    /// Runs one statement that may only read. It is recorded before it runs, as it may do harm that no answer tells of: one
+    /// that was killed, or whose asker went away, stays `running`.
     ///
     /// # Errors
     /// See [`AskError`].
@@ -237,14 +225,16 @@ impl Asker {
                 "SQL sees all tenants: it is for credentials of the scope admin".to_owned(),
             ));
         }
+        let target = json!({"sql": beginning(sql)});
+        let action = record(&self.pool, &asking.actor, "run_sql", &target, 0, ActionOutcome::Running).await?;
         let answer = self
             .questions
             .run_sql(sql)
             .await
             .map(from_postgresql)
             .map_err(AskError::from);
-        self.record(asking, "run_sql", json!({"sql": beginning(sql)}), &answer)
-            .await?;
+        let (rows, outcome) = outcome(&answer);
+        progress(&self.pool, action, rows, outcome).await?;
         answer
     }
 
@@ -284,6 +274,17 @@ impl Asker {
         answer.store = "elasticsearch";
         answer.behind_seconds = (age + mirrored.refresh).as_secs_f64();
         Ok(Some(answer))
+    }
+}
+
+/// What the audit trail says of an answer: its rows, and whether there is one.
+fn outcome(answer: &Result<Answer, AskError>) -> (i64, ActionOutcome) {
+    match answer {
+        Ok(answer) => (
+            i64::try_from(answer.rows.len()).unwrap_or(i64::MAX),
+            ActionOutcome::Done,
+        ),
+        Err(_) => (0, ActionOutcome::Failed),
     }
 }
 
