@@ -28,13 +28,18 @@ enum LookError {
 }
 
 impl Delivery {
-    /// Looks for them once in a lease, until it is dropped.
-    pub(super) async fn look_for_buried(self: Arc<Self>, worker: String, committed: Arc<Notify>) {
+    /// Looks for them once in a lease, until it is dropped. `bare_tenant` is not mixed into documents' ids.
+    pub(super) async fn look_for_buried(
+        self: Arc<Self>,
+        worker: String,
+        bare_tenant: Arc<str>,
+        committed: Arc<Notify>,
+    ) {
         let mut was_able = true;
         loop {
             tokio::time::sleep(self.settings.lease).await;
             self.mirror.wait_until_ready().await;
-            let taken_back = self.take_back_buried(&worker).await;
+            let taken_back = self.take_back_buried(&worker, &bare_tenant).await;
             if let Err(error) = &taken_back
                 && was_able
             {
@@ -48,7 +53,7 @@ impl Delivery {
     }
 
     /// One round; how many letters are taken back.
-    async fn take_back_buried(&self, worker: &str) -> Result<i64, LookError> {
+    async fn take_back_buried(&self, worker: &str, bare_tenant: &str) -> Result<i64, LookError> {
         let (pool, lease) = (self.outbox.pool(), self.settings.lease);
         let claimed = claim_looks(pool, lease, ROUND_LETTERS).await?;
         // In no order: one target that cannot be asked must not keep the others waiting each time.
@@ -58,7 +63,7 @@ impl Delivery {
         }
         let mut count = 0;
         for (target, refused) in by_target {
-            let ids: Vec<DocumentId> = refused.iter().map(|refused| self.id_of(refused)).collect();
+            let ids: Vec<DocumentId> = refused.iter().map(|refused| id_of(refused, bare_tenant)).collect();
             let holders = self.client.holders(target, &ids).await?;
             let there = refused.iter().zip(holders).filter(|(_, indices)| !indices.is_empty());
             let there: Vec<i64> = there.map(|(refused, _)| refused.letter).collect();
@@ -85,14 +90,14 @@ impl Delivery {
         Ok(done.requeued)
     }
 
-    fn id_of(&self, refused: &RefusedDocument) -> DocumentId {
-        let (id, time) = (refused.event_id, refused.event_time.into());
-        document_id(id, time, &refused.tenant, &self.default_tenant)
-    }
-
     /// Events and bytes of an outbox row that is put in again.
     pub(super) fn row_limits(&self) -> (usize, usize) {
         let events_max = usize::try_from(self.settings.claim_events_max).unwrap_or(usize::MAX);
         (events_max, self.settings.claim_bytes_max)
     }
+}
+
+fn id_of(refused: &RefusedDocument, bare_tenant: &str) -> DocumentId {
+    let (id, time) = (refused.event_id, refused.event_time.into());
+    document_id(id, time, &refused.tenant, bare_tenant)
 }

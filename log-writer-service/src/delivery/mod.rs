@@ -172,7 +172,8 @@ impl Delivery {
                 .run_until_cancelled(delivery.requeue_annotated(&worker, &again))
                 .await;
         });
-        let buried = Arc::clone(self).look_for_buried(format!("{instance} dead letters"), Arc::clone(committed));
+        let (worker, bare_tenant) = (format!("{instance} dead letters"), Arc::clone(bare_tenant));
+        let buried = Arc::clone(self).look_for_buried(worker, bare_tenant, Arc::clone(committed));
         let stopping = tasks.stopping();
         tasks.spawn("dead letters", async move {
             stopping.run_until_cancelled(buried).await;
