@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use log_writer_tests::{
+    client::Request,
     conditions::{SOON, eventually},
     service::{Service, Settings},
     stack::{Database, random_word},
@@ -367,7 +368,7 @@ async fn a_reader_that_could_become_a_writer_runs_no_sql() {
 }
 
 #[tokio::test]
-async fn a_page_of_a_browser_does_not_reach_the_tools() {
+async fn a_page_of_a_browser_does_not_reach_the_tools_and_a_broken_message_is_told() {
     let database = Database::create().await;
     let settings = Settings::new(database.url(), "http://127.0.0.1:1", "house").set("elasticsearch.enabled", "false");
     let service = Service::start(settings).await;
@@ -386,5 +387,19 @@ async fn a_page_of_a_browser_does_not_reach_the_tools() {
             .body(call.to_string());
         let answer = request.send().await.expect("an answer");
         assert_eq!(answer.status().as_u16(), status, "{name}: {value}");
+    }
+    for (content_type, body, status) in [
+        ("application/json", "{broken", 400),
+        ("application/json", "{}", 400),
+        ("text/plain", "{}", 415),
+    ] {
+        let request = Request::new("POST", "/mcp", body)
+            .header("content-type", content_type)
+            .header("accept", "application/json, text/event-stream");
+        let answer = service.send(&request).await;
+        assert_eq!(answer.status, status, "{body}: {}", answer.text());
+        if status == 400 {
+            assert_eq!(answer.json()["error"]["code"], -32700, "{body}");
+        }
     }
 }

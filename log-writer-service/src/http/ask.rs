@@ -7,12 +7,13 @@ use std::{
 
 use axum::{
     Extension, Json, Router,
-    extract::{ConnectInfo, DefaultBodyLimit, Path, Query, rejection::JsonRejection},
-    http::{StatusCode, request::Parts},
+    extract::{ConnectInfo, DefaultBodyLimit, Path, Query, Request, rejection::JsonRejection},
+    http::{StatusCode, header, request::Parts},
+    middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{AppState, access::NobodyIsAsked, problem};
 use crate::{
@@ -30,9 +31,12 @@ pub(super) const ANNOTATION_PATH: &str = "/api/v1/logs/{id}/annotation";
 /// The routes of all questions, and of the tools.
 pub(super) fn routes(asker: &Asker, state: &AppState) -> Router<AppState> {
     let tools = Tools::new(asker.clone(), asking_of_call).over_http(&state.allowed_hosts, CALL_BYTES_MAX);
+    let tools = Router::new()
+        .route_service("/mcp", tools)
+        .layer(middleware::from_fn(tell_broken_json));
     let router = Router::new()
         .route("/api/openapi.json", get(async || Json(document())))
-        .route_service("/mcp", tools);
+        .merge(tools);
     CATALOGUE.iter().fold(router, |router, entry| {
         let asker = asker.clone();
         let handler = move |who: Who, address: Peer, path: PathPairs, query: Pairs| {
@@ -40,6 +44,20 @@ pub(super) fn routes(asker: &Asker, state: &AppState) -> Router<AppState> {
         };
         router.route(entry.path, get(handler))
     })
+}
+
+/// The SDK answers 415 to a message that it cannot read, as if the type of its body were wrong.
+async fn tell_broken_json(request: Request, next: Next) -> Response {
+    let content_type = request.headers().get(header::CONTENT_TYPE);
+    let is_json = content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
+    let response = next.run(request).await;
+    if !is_json || response.status() != StatusCode::UNSUPPORTED_MEDIA_TYPE {
+        return response;
+    }
+    // JSON-RPC 2.0, section 5.1: the id is null where it cannot be told.
+    let error = json!({"code": -32700, "message": "the body is no JSON, or no message of JSON-RPC"});
+    let answer = json!({"jsonrpc": "2.0", "id": null, "error": error});
+    (StatusCode::BAD_REQUEST, Json(answer)).into_response()
 }
 
 type PathPairs = Result<Path<Vec<(String, String)>>, axum::extract::rejection::PathRejection>;
