@@ -1,8 +1,10 @@
 //! Dead letters that stay for a while: found, counted, deleted by age.
 
+use std::time::Duration;
+
 use log_writer_service::{
     event::Timestamp,
-    timescale::{LetterFilter, Stage, upkeep_letters},
+    timescale::{LetterFilter, Requeued, Stage, claim_looks, note_looks, upkeep_letters},
 };
 
 use crate::{
@@ -29,6 +31,49 @@ async fn retention_deletes_by_age_and_the_quota_only_tells() {
         let left = "select convert_from(raw, 'UTF8') from log_writer.dead_letters";
         assert_eq!(database.text(left).await, "{two");
         assert_eq!(database.books().await.dead_lettered, 2, "the books stay");
+    })
+    .await;
+}
+
+/// Claims letters whose document is to be looked for, three at most; their numbers.
+async fn looks(database: &TestDatabase) -> Vec<i64> {
+    let claimed = claim_looks(&database.pool, LEASE, 3).await.expect("claimed");
+    let mut letters: Vec<i64> = claimed.into_iter().map(|refused| refused.letter).collect();
+    letters.sort_unstable();
+    letters
+}
+
+const LEASE: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn each_document_is_looked_for_by_one_ever_more_seldom_until_its_refusal_is_an_hour_ago() {
+    with_database(async |database| {
+        let mut letters = four_refused(database).await;
+        letters.sort_unstable();
+        let mut claimed = looks(database).await;
+        assert_eq!(claimed.len(), 3);
+        claimed.extend(looks(database).await);
+        claimed.sort_unstable();
+        assert_eq!(claimed, letters, "each is claimed once");
+        assert!(looks(database).await.is_empty(), "another looks for them");
+        let due = "update log_writer.dead_letters set look_at = now()";
+        database.execute(due).await;
+        assert_eq!(looks(database).await.len(), 3, "who had claimed them has died");
+
+        for (letter, ago) in letters.iter().zip(["10 seconds", "10 minutes", "59 minutes", "61 minutes"]) {
+            let age = format!("update log_writer.dead_letters set last_at = now() - interval '{ago}' where id = {letter}");
+            database.execute(&age).await;
+        }
+        note_looks(&database.pool, &letters, LEASE).await.expect("noted");
+        let leases = "select string_agg(coalesce(round(extract(epoch from look_at - now()) / 30)::text, 'never'), ' ' order by id)
+            from log_writer.dead_letters";
+        assert_eq!(database.text(leases).await, "1 20 118 never");
+
+        let again = Requeued::requeue(&database.pool, "redriver", None, &letters[..3], 10, 1_000_000).await;
+        assert_eq!(again.expect("requeued").requeued, 3);
+        let of_waiting = format!("{due} where look_at is not null or redriven_at is null");
+        database.execute(&of_waiting).await;
+        assert_eq!(looks(database).await, letters[3..], "the others are in the outbox again");
     })
     .await;
 }

@@ -1,12 +1,13 @@
 //! The invariant: acknowledged events = events in TimescaleDB = events in Elasticsearch plus dead letters, each once.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     time::{Duration, Instant},
 };
 
 use futures::FutureExt as _;
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::{
     arena::Arena,
@@ -19,8 +20,8 @@ use crate::{
     search::Document,
 };
 
-/// Second copies that a resumed replica made may take so long to be removed by it.
-const REPAIR_TIME: Duration = Duration::from_secs(20);
+/// Second copies may take so long to be removed, and dead letters whose documents came late to be taken back.
+const REPAIR_TIME: Duration = Duration::from_secs(60);
 /// Ids that a message names at most.
 const NAMED_MAX: usize = 5;
 
@@ -42,8 +43,8 @@ pub(super) async fn judge(arena: &Arena, sent: &[Body]) -> Verdict {
     let mut verdict = Verdict::default();
     let rows = stored_rows(arena.database.pool()).await;
     check_rows(&rows, sent, &mut verdict);
-    let documents = documents_without_doubles(arena, &mut verdict).await;
-    check_documents(arena, &rows, &documents, &mut verdict).await;
+    let (documents, refused) = documents_that_stay(arena, &rows, &mut verdict).await;
+    check_documents(&rows, &documents, &refused, &mut verdict);
     check_letters(arena, sent, &mut verdict).await;
     let process = arena.replicas[0].process.lock().await;
     let acknowledged = rows.len() as u64;
@@ -121,18 +122,27 @@ fn check_row(marker: &str, sent: &Sent, row: &StoredRow, verdict: &mut Verdict) 
     }
 }
 
-/// All documents, once second copies had the time to be removed; those that stay are doubled.
-async fn documents_without_doubles(arena: &Arena, verdict: &mut Verdict) -> Vec<Document> {
+/// All documents, and the events of dead letters that have none: once second copies had the time to be removed, and letters
+/// whose document came late to be taken back. Documents that stay twice are doubled.
+async fn documents_that_stay(arena: &Arena, rows: &[StoredRow], verdict: &mut Verdict) -> (Vec<Document>, Vec<Uuid>) {
     let begun = Instant::now();
     loop {
+        let refused: Vec<Uuid> =
+            sqlx::query_scalar("select event_id from log_writer.dead_letters where stage = 'index'")
+                .fetch_all(arena.database.pool())
+                .await
+                .expect("cannot read dead letters");
         let documents = arena.stream.search.documents(&arena.stream.name()).await;
         let mut indices: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for document in &documents {
             indices.entry(&document.id).or_default().push(&document.index);
         }
+        let is_buried = rows.iter().any(|row| {
+            refused.contains(&row.id) && indices.contains_key(document_id(row.timestamp_us, row.id).as_str())
+        });
         indices.retain(|_, indices| indices.len() > 1);
-        if indices.is_empty() {
-            return documents;
+        if indices.is_empty() && !is_buried {
+            return (documents, refused);
         }
         if begun.elapsed() > REPAIR_TIME {
             for (id, indices) in indices {
@@ -140,19 +150,14 @@ async fn documents_without_doubles(arena: &Arena, verdict: &mut Verdict) -> Vec<
                     .doubled
                     .push(format!("{id} stands twice in Elasticsearch: in {}", indices.join(", ")));
             }
-            return documents;
+            return (documents, refused);
         }
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
 }
 
-async fn check_documents(arena: &Arena, rows: &[StoredRow], documents: &[Document], verdict: &mut Verdict) {
-    let refused: Vec<uuid::Uuid> =
-        sqlx::query_scalar("select event_id from log_writer.dead_letters where stage = 'index'")
-            .fetch_all(arena.database.pool())
-            .await
-            .expect("cannot read dead letters");
-    let indexed: std::collections::HashSet<&str> = documents.iter().map(|document| document.id.as_str()).collect();
+fn check_documents(rows: &[StoredRow], documents: &[Document], refused: &[Uuid], verdict: &mut Verdict) {
+    let indexed: HashSet<&str> = documents.iter().map(|document| document.id.as_str()).collect();
     for row in rows {
         let id = document_id(row.timestamp_us, row.id);
         let letters = refused.iter().filter(|refused| **refused == row.id).count();

@@ -96,6 +96,8 @@ pub struct Letter {
     pub event_time: Option<DateTime<Utc>>,
     /// Data stream or index that refused it.
     pub target: Option<String>,
+    /// Kind of the outbox row that was refused; `replace`: a change, so that the document that is there is the old one.
+    pub kind: Option<String>,
 }
 
 /// All that is known of one letter.
@@ -156,7 +158,7 @@ pub struct Redrivable {
 
 const COLUMNS: &str = "d.id, d.stage, d.reason, d.detail, d.tenant, d.attempts, d.first_at, d.last_at, d.redriven_at,
   d.events, d.raw_bytes, coalesce(octet_length(d.raw), 0)::bigint as raw_kept_bytes, host(d.source_address) as source_address,
-  d.content_type, d.content_encoding, d.path, d.position, d.batch_id, d.event_id, d.event_time, d.target";
+  d.content_type, d.content_encoding, d.path, d.position, d.batch_id, d.event_id, d.event_time, d.target, d.kind";
 
 impl LetterFilter {
     /// Letters that match, those that failed last first.
