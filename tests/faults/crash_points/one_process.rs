@@ -148,7 +148,7 @@ async fn a_death_in_housekeeping_loses_and_doubles_nothing() {
     sender.deliver(Kind::Poisoned).await;
     // Short enough to be over when housekeeping comes.
     sender.settings = sender.settings.clone().set("database.dead_letter_retention", "1s");
-    sender.forget_letters();
+    sender.expect_letters_to_expire();
     // Once a minute is too seldom to be waited for again.
     die_at_all(&mut sender, &HOUSEKEEPING, 0).await;
 }
