@@ -1,4 +1,4 @@
-//! The plainest loader: the same documents by `_bulk`, over a few connections, with nothing before or after it.
+//! The plainest loader: the same documents by `_bulk` into the same stream, over a few connections, with nothing before or after it.
 
 use std::{sync::Mutex, time::Instant};
 
@@ -6,53 +6,74 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use futures::future::join_all;
 use serde_json::Value;
+use uuid::Uuid;
 
-use crate::{search::Search, stack::Stream};
+use crate::search::Search;
 
 /// Documents of one bulk and its bytes: the service's defaults.
 const BULK_DOCUMENTS: usize = 2_000;
 const BULK_BYTES: usize = 5_000_000;
+/// How much later than an event its copies are, each as much later than the one before.
+const LATER_MICROS: u64 = 3_600_000_000;
 
-/// Documents of a stream, to be sent again and again.
+/// Documents of a stream, to be sent again and again as those of other events.
 #[derive(Debug)]
-pub struct Plain {
-    /// Id and source of each.
-    documents: Vec<([u8; 24], String)>,
+pub struct Plain<'a> {
+    search: &'a Search,
+    stream: &'a str,
+    documents: Vec<Source>,
 }
 
-impl Plain {
+/// What a document is made of.
+#[derive(Debug)]
+struct Source {
+    micros: u64,
+    /// The event's, as text within the source.
+    id: String,
+    source: String,
+}
+
+impl<'a> Plain<'a> {
     /// Takes so many documents of a stream, or all if it has less.
-    pub async fn of(search: &Search, stream: &str, documents: usize) -> Self {
+    pub async fn of(search: &'a Search, stream: &'a str, documents: usize) -> Self {
         search.refresh(stream).await;
         let hits = search.some_documents(stream, documents).await;
         let documents = hits
             .into_iter()
             .map(|hit| {
                 let id = URL_SAFE_NO_PAD.decode(&hit.id).expect("base64url");
-                (id.try_into().expect("24 bytes"), hit.source.to_string())
+                let (micros, id) = id.split_first_chunk::<8>().expect("24 bytes");
+                Source {
+                    micros: u64::from_be_bytes(*micros),
+                    id: Uuid::from_slice(id).expect("16 bytes").to_string(),
+                    source: hit.source.to_string(),
+                }
             })
             .collect();
-        Self { documents }
+        Self {
+            search,
+            stream,
+            documents,
+        }
     }
 
-    /// Indexes so many into a stream of their own over so many connections, from the first again when they are used up,
-    /// under later ids; documents a second.
+    /// Indexes so many more into the stream over so many connections, from the first again when they are used up, each
+    /// under an id of its own; documents a second.
     ///
-    /// As many as the service indexes meanwhile: Elasticsearch merges what it has, so that more of them cost more each.
+    /// Into the same stream and with ids of their own, for what an index holds is what it merges with, and what repeats
+    /// costs less.
     ///
     /// # Panics
     /// If one is refused, or there is none.
     #[expect(clippy::cast_precision_loss, reason = "a rate is shown with few digits")]
-    pub async fn load(&self, url: &str, workers: usize, documents: usize) -> f64 {
+    pub async fn load(&self, workers: usize, documents: usize) -> f64 {
         assert!(!self.documents.is_empty(), "no document to load");
-        let stream = Stream::on(url);
-        let name = stream.name();
         let next = Mutex::new(0);
         let path = "/_bulk?require_data_stream=true&filter_path=errors,items.*.status";
         let start = Instant::now();
         join_all((0..workers).map(|_| async {
-            while let Some(bulk) = self.next_bulk(&name, &next, documents) {
-                let answer = stream
+            while let Some(bulk) = self.next_bulk(&next, documents) {
+                let answer = self
                     .search
                     .call_with("POST", path, "application/x-ndjson", Some(bulk));
                 let (status, answer) = answer.await.expect("an answer");
@@ -65,29 +86,28 @@ impl Plain {
     }
 
     /// The documents from `next` on, which it moves; none if `documents` were taken.
-    fn next_bulk(&self, stream: &str, next: &Mutex<usize>, documents: usize) -> Option<Bytes> {
+    fn next_bulk(&self, next: &Mutex<usize>, documents: usize) -> Option<Bytes> {
         let mut next = next.lock().expect("not poisoned");
         let mut bulk = String::new();
         let end = documents.min(*next + BULK_DOCUMENTS);
         while *next < end {
-            let (id, source) = self.documents.get(*next % self.documents.len())?;
+            let Source { micros, id, source } = self.documents.get(*next % self.documents.len())?;
             if !bulk.is_empty() && bulk.len() + source.len() > BULK_BYTES {
                 break;
             }
-            let id = later(id, *next / self.documents.len());
+            let rounds = (*next / self.documents.len()) as u64 + 1;
+            let new_id = Uuid::new_v4();
+            // As the service makes ids: time first.
+            let mut document_id = (micros + rounds * LATER_MICROS).to_be_bytes().to_vec();
+            document_id.extend_from_slice(new_id.as_bytes());
             bulk.push_str(&format!(
-                "{{\"create\":{{\"_index\":\"{stream}\",\"_id\":\"{id}\"}}}}\n{source}\n"
+                "{{\"create\":{{\"_index\":\"{}\",\"_id\":\"{}\"}}}}\n{}\n",
+                self.stream,
+                URL_SAFE_NO_PAD.encode(document_id),
+                source.replacen(id.as_str(), &new_id.to_string(), 1),
             ));
             *next += 1;
         }
         (!bulk.is_empty()).then(|| Bytes::from(bulk))
     }
-}
-
-/// The id of the same event so many hours later: time in µs first, as the service makes ids.
-fn later(id: &[u8; 24], hours: usize) -> String {
-    let mut later = *id;
-    let micros = u64::from_be_bytes(*id.first_chunk().expect("24 bytes")) + hours as u64 * 3_600_000_000;
-    later[..8].copy_from_slice(&micros.to_be_bytes());
-    URL_SAFE_NO_PAD.encode(later)
 }

@@ -123,8 +123,10 @@ async fn rounds(options: &Options, arena: &Arena) -> Result<bool> {
         let mut up = if up_first { up_leg(options, arena).await? } else { 0.0 };
         arena.set_down(true);
         let down = arena.send(options.round_events, options.senders).await?;
-        let plain = plain(options, arena, options.round_events).await;
+        let before = plain(options, arena, options.round_events).await;
         let drained = arena.drain(0).await;
+        let after = plain(options, arena, options.round_events).await;
+        let plain = f64::midpoint(before, after);
         if !up_first {
             up = up_leg(options, arena).await?;
         }
@@ -155,12 +157,10 @@ async fn up_leg(options: &Options, arena: &Arena) -> Result<f64> {
 }
 
 async fn plain(options: &Options, arena: &Arena, documents: u64) -> f64 {
-    let (documents, url) = (
-        usize::try_from(documents).unwrap_or(usize::MAX),
-        arena.stream.search.url(),
-    );
-    let plain = Plain::of(&arena.stream.search, &arena.stream.name(), documents.min(PLAIN_SOURCES)).await;
-    plain.load(url, options.bulk_connections, documents).await
+    let documents = usize::try_from(documents).unwrap_or(usize::MAX);
+    let stream = arena.stream.name();
+    let plain = Plain::of(&arena.stream.search, &stream, documents.min(PLAIN_SOURCES)).await;
+    plain.load(options.bulk_connections, documents).await
 }
 
 /// A large backlog, a slow one, and their drain with live traffic.
