@@ -70,17 +70,17 @@ impl CommitterTask {
                         }
                         Err(error) => self.note_problem(&error, pause == PAUSE.0),
                     },
-                    () = self.stopping.cancelled() => return self.abandon(),
+                    () = self.stopping.cancelled() => return self.leave(false),
                 }
                 if self.is_stopped_in(&mut pause).await {
-                    return self.abandon();
+                    return self.leave(false);
                 }
                 continue;
             };
             let attempt = tokio::select! {
                 biased;
                 batch = self.take() => self.attempt(committer, batch, &mut alike).await,
-                () = self.stopping.cancelled() => return,
+                () = self.stopping.cancelled() => return self.leave(true),
                 // Nobody is sent here while it is not ready: it must find out by itself that it is again.
                 () = tokio::time::sleep(PAUSE.1), if self.kind == LaneKind::Normal && self.readiness.problem().is_some() => {
                     match committer.rehearse().await {
@@ -105,7 +105,7 @@ impl CommitterTask {
                 }
             }
             if self.is_stopped_in(&mut pause).await {
-                return self.abandon();
+                return self.leave(slot.is_some());
             }
         }
     }
@@ -117,8 +117,11 @@ impl CommitterTask {
         tokio::time::timeout(this, self.stopping.cancelled()).await.is_ok()
     }
 
-    /// Gives up what waits if nobody can serve it any more: it is answered 503 and sent again.
-    fn abandon(&self) {
+    /// Gives up what waits if nobody is left to serve it: it is answered 503 and sent again.
+    fn leave(&self, is_connected: bool) {
+        if is_connected {
+            self.count_connected(-1);
+        }
         if self.kind == LaneKind::Late || self.lanes.connected.load(Ordering::Relaxed) == 0 {
             self.lane().abandon();
         }

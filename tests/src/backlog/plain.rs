@@ -73,9 +73,7 @@ impl<'a> Plain<'a> {
         let start = Instant::now();
         join_all((0..workers).map(|_| async {
             while let Some(bulk) = self.next_bulk(&next, documents) {
-                let answer = self
-                    .search
-                    .call_with("POST", path, "application/x-ndjson", Some(bulk));
+                let answer = self.search.call_with("POST", path, "application/x-ndjson", Some(bulk));
                 let (status, answer) = answer.await.expect("an answer");
                 assert_eq!(status, 200, "{answer}");
                 assert_eq!(answer["errors"], Value::Bool(false), "a document was refused");
