@@ -11,7 +11,7 @@ run: ## starts TimescaleDB, Elasticsearch and the service on port 8080; Ctrl-C s
 	@dev/stack.sh run
 
 demo: ## sends a week of a shop's logs, incidents included, to what `make run` runs; what to ask: docs/SQL.md
-	@cargo run --quiet --release -p log-writer-tests --bin log-demo -- --url "$$(dev/stack.sh env | sed -n 's/^LOG_WRITER_URL=//p')"
+	@cargo run --release -p log-writer-tests --bin log-demo -- --url "$$(dev/stack.sh env | sed -n 's/^LOG_WRITER_URL=//p')"
 
 test: ## starts servers of its own, runs every check and test, stops them
 	@dev/test.sh

@@ -156,6 +156,7 @@ run() {
   start_job cargo build --release --package log-writer-service --manifest-path "$checkout/Cargo.toml"
   build=$job
   start_servers # meanwhile
+  ! kill -0 "$build" 2>/dev/null || say "the servers are up; the service is still being built"
   wait "$build"
   binary=${CARGO_TARGET_DIR:-$checkout/target}/release/log-writer-service
   export DATABASE_URL=$database_url ELASTICSEARCH_URL=$elasticsearch_url LOG_WRITER__HTTP__LISTEN=$listen

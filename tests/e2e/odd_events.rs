@@ -162,3 +162,16 @@ async fn a_time_that_cannot_be_used_is_replaced_and_kept() {
         assert!((0..60_000_000).contains(&age), "{event} is stored at its arrival");
     }
 }
+
+#[tokio::test]
+async fn events_without_a_time_stay_in_the_order_in_which_they_were_sent() {
+    let stores = RealStores::start().await;
+    let lines: Vec<String> = (0..50).map(|line| format!("    at frame {line:02}")).collect();
+    let receipt = stores.service.send(&Request::text(&lines.join("\n"))).await.receipt();
+    assert_eq!(receipt, Receipt::all_committed(50));
+    let in_sql = "select string_agg(message, E'\\n' order by \"timestamp\") from application_logs";
+    assert_eq!(stores.database.text(in_sql).await, lines.join("\n"));
+    let rows = stores.assert_delivered_exactly_once(50).await;
+    let times: std::collections::BTreeSet<i64> = rows.iter().map(|row| row.timestamp_us).collect();
+    assert_eq!(times.len(), 50, "a time each: Elasticsearch sorts by it alone");
+}

@@ -171,7 +171,7 @@ impl Teller {
         print(&format!(
             "{verdict}: {events} events, {documents} documents in {hours} hours, {minutes} minutes compared one by one, \
              {sampled} contents; {missing} missing, {doubled} doubled, {different} different, {buried} buried, {strangers} strangers, \
-             {repaired} repaired; {outstanding} in the outbox, {dead_letters} dead letters\n"
+             {repaired} repaired; {outstanding} in the outbox, {dead_letters} refused by Elasticsearch and dead letters\n"
         ))
     }
 }

@@ -58,7 +58,7 @@ pub struct LogEvent<'a> {
     pub own_id: Option<Uuid>,
     /// The time the event claims, usable or not; `None` if absent or unreadable.
     pub claimed_time: Option<Timestamp>,
-    /// The time to store: the claimed one, else the one in a v7 id or ULID, else the arrival.
+    /// The time to store: the claimed one, else the one in a v7 id or ULID, else the arrival, later by its place.
     pub timestamp: Timestamp,
     /// Whose event it is.
     pub tenant: Arc<str>,

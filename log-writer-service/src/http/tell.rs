@@ -52,6 +52,7 @@ pub(super) async fn root() -> Response {
     let text = concat!(
         "log-writer-service\n\n",
         "POST /ingest          log events: JSON array, NDJSON, text, GELF; gzip, zlib, zstd, snappy\n",
+        "GET  /api/openapi.json what can be asked, /api/v1/search first; the same for agents at /mcp (api.enabled)\n",
         "GET  /api/v1/status   books, backlog, stores\n",
         "GET  /metrics         the same for Prometheus\n",
         "GET  /ready           whether batches can be committed\n",

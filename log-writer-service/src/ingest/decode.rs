@@ -207,6 +207,8 @@ impl Decoder {
                 let wrapper = arrival.wrapper.take();
                 arrival.wrapper = wrapper.filter(|wrapper| wrapper.len() <= WRAPPER_BYTES_MAX);
             }
+            // Events without a time stay in the order in which they were sent.
+            arrival.at = Timestamp(origin.arrived.0.saturating_add(i64::from(position)));
             let (raw, reason, detail) = match &piece {
                 Piece::Event(raw) => match self.normaliser.normalise(raw.clone(), &arrival) {
                     Ok(event) => {

@@ -48,6 +48,11 @@ impl Arguments {
         let age = humantime::format_duration(self.older_than);
         if !self.yes {
             self.tell(all, false)?;
+            if !self.dry_run && all == 0 {
+                bail!(
+                    "there is nothing to delete: no dead letter older than {age} matches; --older-than says how old they must be"
+                );
+            }
             if !self.dry_run {
                 bail!("nothing was deleted: {all} dead letters older than {age} match; add --yes to delete them");
             }
