@@ -340,6 +340,7 @@ async fn an_analysis_needs_a_tenant_only_where_several_have_such_an_event() {
     };
     let body = json!({"timestamp": time, "analysis": {"cause": "cron"}});
     assert_eq!(annotate(body.clone()).await, 404, "there is no such event");
+    assert_eq!(annotate(json!({"analysis": {"cause": "cron"}})).await, 400, "of when?");
     service.ingest(&event("house")).await;
     assert_eq!(annotate(body.clone()).await, 200);
     assert_eq!(annotated("house").await, 1);

@@ -24,7 +24,7 @@ const LONGEST: Duration = Duration::from_secs(2);
 const HELD: Duration = Duration::from_secs(7);
 
 /// Requests that are held up at once.
-const HELD_MAX: usize = 500;
+const HELD_MAX: usize = 200;
 
 /// Claims that the others went on.
 fn went_on(case: &str, others: Seen) -> u64 {

@@ -5,7 +5,7 @@
 //! [`proxy`] (faults), [`service`] (the binary as a child process), [`client`] (bytes as they are sent),
 //! [`flood`] (many large bodies at once), [`recordings`] (a real Vector's requests) and [`expectation`] (what must be stored of them), [`conditions`]
 //! (waiting), [`traffic`] (the others meanwhile), then [`rows`], [`search`] and [`invariants`] (what both stores hold). [`conservation`] puts all of it together,
-//! [`backlog`] what is left to do after an outage, [`bench`] how fast it is, [`process`] what that costs.
+//! [`backlog`] what is left to do after an outage, [`mod@bench`] how fast it is, [`process`] what that costs.
 #![expect(
     clippy::expect_used,
     clippy::panic,

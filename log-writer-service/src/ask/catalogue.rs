@@ -10,6 +10,8 @@ use crate::timescale::Question;
 pub enum Kind {
     /// Any text.
     Text,
+    /// A level, in any case.
+    Level,
     /// A UUID.
     Id,
     /// RFC 3339, or whatever PostgreSQL takes for a time.
@@ -25,6 +27,8 @@ pub enum Kind {
     /// A JSON object.
     Object,
 }
+
+const LEVELS: [&str; 6] = ["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"];
 
 /// One parameter.
 #[derive(Debug, Clone, Copy)]
@@ -86,7 +90,7 @@ pub const CATALOGUE: &[Entry] = &[
                 correlation or trace id: the last hour.",
         parameters: &[
             parameter("query", Kind::Text, "Text in the message, case ignored."),
-            parameter("level", Kind::Text, "TRACE, DEBUG, INFO, WARN, ERROR or FATAL."),
+            parameter("level", Kind::Level, "TRACE, DEBUG, INFO, WARN, ERROR or FATAL."),
             SERVICE,
             parameter("user_id", Kind::Text, "Only of this user."),
             parameter("correlation_id", Kind::Text, "Only of this correlation id."),
@@ -168,7 +172,7 @@ pub const CATALOGUE: &[Entry] = &[
             WINDOW,
             parameter("bucket", Kind::Interval, "Width of a bucket, such as `5 minutes`."),
             SERVICE,
-            parameter("level", Kind::Text, "Only of this level."),
+            parameter("level", Kind::Level, "Only of this level."),
         ],
         required: &[],
         question: Question::GET_LOG_VOLUME,
@@ -236,6 +240,11 @@ impl Entry {
         let wrong = |what: &str| Err(format!("`{name}` must be {what}, not `{}`", shortened(text)));
         let value = match parameter.kind {
             Kind::Text | Kind::Time | Kind::Interval => json!(text),
+            // A level that there is not would find nothing, which looks as if all were well.
+            Kind::Level => match LEVELS.iter().find(|level| level.eq_ignore_ascii_case(text)) {
+                Some(level) => json!(level),
+                None => return wrong("one of TRACE, DEBUG, INFO, WARN, ERROR and FATAL"),
+            },
             Kind::Id => match uuid::Uuid::try_parse(text) {
                 Ok(id) => json!(id),
                 Err(_) => return wrong("a UUID"),
@@ -323,6 +332,7 @@ impl Parameter {
     pub fn schema(&self) -> Value {
         let mut schema = match self.kind {
             Kind::Text | Kind::Interval => json!({"type": "string"}),
+            Kind::Level => json!({"type": "string", "enum": LEVELS}),
             Kind::Id => json!({"type": "string", "format": "uuid"}),
             Kind::Time => json!({"type": "string", "format": "date-time"}),
             Kind::Number => json!({"type": "integer"}),
@@ -359,13 +369,14 @@ mod tests {
             ("tags", "b"),
             ("fields", r#"{"a":1}"#),
             ("query", "5"),
+            ("level", "error"),
             ("tenant", "t"),
         ] {
             search.read(name, text, &mut read).unwrap();
         }
         assert_eq!(
             Value::Object(read.clone()),
-            json!({"limit": 5, "tags": ["a", "b"], "fields": {"a": 1}, "query": "5", "tenant": "t"})
+            json!({"limit": 5, "tags": ["a", "b"], "fields": {"a": 1}, "query": "5", "level": "ERROR", "tenant": "t"})
         );
         for (name, text, said) in [
             ("limit", "many", "must be a whole number"),
@@ -376,6 +387,11 @@ mod tests {
                 "`window` is no parameter of search_logs; it has query, level",
             ),
             ("query", "again", "given twice"),
+            (
+                "level",
+                "ERRROR",
+                "must be one of TRACE, DEBUG, INFO, WARN, ERROR and FATAL, not `ERRROR`",
+            ),
         ] {
             let error = search.read(name, text, &mut read).unwrap_err();
             assert!(error.contains(said), "{error}");

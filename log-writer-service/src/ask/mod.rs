@@ -203,6 +203,15 @@ impl Asker {
                 names.join(", ")
             )));
         }
+        let needed = ["timestamp", "analysis"];
+        if let Some(name) = needed
+            .iter()
+            .find(|name| request.get(**name).is_none_or(Value::is_null))
+        {
+            return Err(AskError::Unclear(format!(
+                "`{name}` is missing: an annotation needs it"
+            )));
+        }
         Ok(annotate(&self.pool, &Value::Object(request), &asking.actor).await?)
     }
 

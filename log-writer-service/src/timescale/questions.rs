@@ -214,7 +214,7 @@ impl Questions {
         connection: &mut PgConnection,
         rows: &mut Rows,
     ) -> Result<(), StoreError> {
-        let attempted = "read the answer";
+        let attempted = "answer the question";
         let mut stream = query.fetch(connection);
         let mut bytes = 0;
         while let Some(row) = stream.try_next().await.map_err(StoreError::during(attempted))? {
