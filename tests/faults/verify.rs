@@ -318,21 +318,7 @@ async fn where_documents_of_lost_outbox_rows_are_there_a_repair_of_everything_ba
     };
     let outcome = AssertUnwindSafe(balances_again(&stage, point)).catch_unwind().await;
     // Whatever came of it.
-    for path in [
-        format!("/_data_stream/logs-{dataset}-{}", stage.stream.tenant),
-        format!("/_index_template/logs_template_{dataset}"),
-        format!("/_component_template/logs_mappings_{dataset}"),
-        format!("/_component_template/logs_settings_{dataset}"),
-        format!("/_ilm/policy/logs_policy_{dataset}"),
-    ] {
-        let (status, answer) = stage
-            .stream
-            .search
-            .call("DELETE", &path, None)
-            .await
-            .expect("it answers");
-        assert!(matches!(status, 200 | 404), "{path}: {status} {answer}");
-    }
+    stage.stream.remove_dataset(&dataset).await;
     if let Err(panic) = outcome {
         std::panic::resume_unwind(panic);
     }

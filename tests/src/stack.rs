@@ -211,6 +211,23 @@ impl Stream {
     pub fn address(&self) -> String {
         address_of(self.search.url(), 9200)
     }
+
+    /// Removes what a service with another `elasticsearch.dataset` made for this tenant: its stream, templates and policy.
+    ///
+    /// # Panics
+    /// If something stays.
+    pub async fn remove_dataset(&self, dataset: &str) {
+        for path in [
+            format!("/_data_stream/logs-{dataset}-{}", self.tenant),
+            format!("/_index_template/logs_template_{dataset}"),
+            format!("/_component_template/logs_mappings_{dataset}"),
+            format!("/_component_template/logs_settings_{dataset}"),
+            format!("/_ilm/policy/logs_policy_{dataset}"),
+        ] {
+            let (status, answer) = self.search.call("DELETE", &path, None).await.expect("it answers");
+            assert!(matches!(status, 200 | 404), "{path}: {status} {answer}");
+        }
+    }
 }
 
 impl Drop for Stream {

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::timescale::Question;
+use crate::{event::Level, timescale::Question};
 
 /// Of what kind a parameter is, and how its text is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,8 +27,6 @@ pub enum Kind {
     /// A JSON object.
     Object,
 }
-
-const LEVELS: [&str; 6] = ["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"];
 
 /// One parameter.
 #[derive(Debug, Clone, Copy)]
@@ -241,7 +239,7 @@ impl Entry {
         let value = match parameter.kind {
             Kind::Text | Kind::Time | Kind::Interval => json!(text),
             // A level that there is not would find nothing, which looks as if all were well.
-            Kind::Level => match LEVELS.iter().find(|level| level.eq_ignore_ascii_case(text)) {
+            Kind::Level => match levels().iter().find(|level| level.eq_ignore_ascii_case(text)) {
                 Some(level) => json!(level),
                 None => return wrong("one of TRACE, DEBUG, INFO, WARN, ERROR and FATAL"),
             },
@@ -332,7 +330,7 @@ impl Parameter {
     pub fn schema(&self) -> Value {
         let mut schema = match self.kind {
             Kind::Text | Kind::Interval => json!({"type": "string"}),
-            Kind::Level => json!({"type": "string", "enum": LEVELS}),
+            Kind::Level => json!({"type": "string", "enum": levels()}),
             Kind::Id => json!({"type": "string", "format": "uuid"}),
             Kind::Time => json!({"type": "string", "format": "date-time"}),
             Kind::Number => json!({"type": "integer"}),
@@ -345,6 +343,10 @@ impl Parameter {
         }
         schema
     }
+}
+
+fn levels() -> [&'static str; 6] {
+    Level::ALL.map(Level::as_str)
 }
 
 fn shortened(text: &str) -> &str {

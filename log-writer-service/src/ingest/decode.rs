@@ -10,7 +10,7 @@ use super::{
     Incoming, Refusal,
     admission::Reservation,
     identity::{Claim, Origin, set_ids},
-    kept::{LETTER_BYTES, LETTER_COPIES, Undecodable},
+    kept::{Undecodable, letter_memory},
     patterns::Patterns,
 };
 use crate::{
@@ -236,7 +236,7 @@ impl Decoder {
                 } => raw.as_bytes(),
                 Piece::Bad { .. } | Piece::Event(_) => self.cut(raw.as_bytes()),
             };
-            letter_bytes += LETTER_BYTES + LETTER_COPIES * kept.len();
+            letter_bytes += letter_memory(kept.len());
             reserve(reservation, base + rows.held_bytes() + letter_bytes)?;
             dead_letters.push(DeadLetter {
                 raw: kept.to_vec(),

@@ -11,9 +11,14 @@ use crate::{
 };
 
 /// How often a letter's bytes are held on their way to PostgreSQL: itself, the statement's parameters, what is sent.
-pub(super) const LETTER_COPIES: usize = 3;
+const LETTER_COPIES: usize = 3;
 /// What one letter takes beside the bytes that it keeps, up to its commit.
-pub(super) const LETTER_BYTES: usize = 1024;
+const LETTER_BYTES: usize = 1024;
+
+/// Memory that a letter of so many bytes takes up to its commit.
+pub(super) fn letter_memory(kept: usize) -> usize {
+    LETTER_BYTES + LETTER_COPIES * kept
+}
 
 /// Why nothing of a body could be read.
 #[derive(Debug, Clone)]

@@ -14,11 +14,7 @@ use std::{
 
 use tokio::sync::{Notify, oneshot};
 
-use super::{
-    Refusal,
-    admission::Reservation,
-    kept::{LETTER_BYTES, LETTER_COPIES},
-};
+use super::{Refusal, admission::Reservation, kept::letter_memory};
 use crate::timescale::{Receipt, WriteRequest};
 
 /// A lock that the normal lane met is taken to be held for this long.
@@ -71,7 +67,7 @@ impl Queued {
     /// Makes it one dead letter; false, and nothing changed, if the memory for that is not free.
     pub(super) fn become_letter(&mut self, reason: &str, detail: &str) -> bool {
         let body = self.request.body.len();
-        let bytes = body + LETTER_BYTES + LETTER_COPIES * body;
+        let bytes = body + letter_memory(body);
         let has_room = self.reservation.grow_to(bytes);
         if has_room {
             self.request.become_letter(reason, detail);

@@ -187,22 +187,7 @@ async fn eight_that_start_at_once_on_nothing_migrate_and_bootstrap_once_and_all_
     // Of its own, so that nothing of it is there yet.
     let dataset = format!("t{}", random_word());
     let outcome = AssertUnwindSafe(eight(&stores, &dataset)).catch_unwind().await;
-    let stream = format!("/_data_stream/logs-{dataset}-{}", stores.stream.tenant);
-    for path in [
-        stream,
-        format!("/_index_template/logs_template_{dataset}"),
-        format!("/_component_template/logs_mappings_{dataset}"),
-        format!("/_component_template/logs_settings_{dataset}"),
-        format!("/_ilm/policy/logs_policy_{dataset}"),
-    ] {
-        let (status, answer) = stores
-            .stream
-            .search
-            .call("DELETE", &path, None)
-            .await
-            .expect("it answers");
-        assert!(matches!(status, 200 | 404), "{path}: {status} {answer}");
-    }
+    stores.stream.remove_dataset(&dataset).await;
     if let Err(panic) = outcome {
         std::panic::resume_unwind(panic);
     }
