@@ -12,6 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::Notify;
+
 use crate::config;
 
 /// Refused documents that bulks in a row must add up to before their stream pauses: below, they are single bad events.
@@ -27,6 +29,7 @@ pub(super) struct Gate {
     breaker_bulks: u32,
     documents: AtomicUsize,
     documents_max: usize,
+    opened: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -60,7 +63,13 @@ impl Gate {
             breaker_bulks: settings.breaker_bulks,
             documents: AtomicUsize::new(documents_max),
             documents_max,
+            opened: Notify::new(),
         }
+    }
+
+    /// Ends when a pause ends by a success: who waits for another's probe need not wait longer.
+    pub(super) async fn opened(&self) {
+        self.opened.notified().await;
     }
 
     /// The pause before attempt number `failures + 1`: doubled each time, between half and all of it by chance.
@@ -165,6 +174,7 @@ impl Gate {
                 failures = pause.failures,
                 "elasticsearch answers again; delivery goes on"
             );
+            self.opened.notify_waiters();
         }
         // Grows back by a tenth with each success.
         let documents = self.documents.load(Ordering::Relaxed);
@@ -183,6 +193,7 @@ impl Gate {
     pub(super) fn open_stream(&self, stream: &str) {
         if self.lock().streams.remove(stream).is_some() {
             tracing::info!(stream, "the stream takes documents again");
+            self.opened.notify_waiters();
         }
     }
 
@@ -282,6 +293,20 @@ mod tests {
         assert!(!gate.may_claim(later), "a second probe");
         gate.open_cluster();
         assert!(gate.may_claim(later) && gate.may_claim(later));
+    }
+
+    #[tokio::test]
+    async fn a_success_wakes_all_who_wait_for_the_probe() {
+        let gate = gate();
+        gate.pause_cluster("down");
+        gate.pause_stream("s", "refused");
+        for open in [Gate::open_cluster as fn(&Gate), |gate| gate.open_stream("s")] {
+            let waiting = [gate.opened.notified(), gate.opened.notified()];
+            open(&gate);
+            for one in waiting {
+                assert!(futures::poll!(std::pin::pin!(one)).is_ready());
+            }
+        }
     }
 
     #[test]

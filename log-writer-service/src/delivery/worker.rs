@@ -79,6 +79,7 @@ impl Worker {
             };
             tokio::select! {
                 () = self.committed.notified(), if failures == 0 => {}
+                () = self.delivery.gate.opened() => {}
                 () = tokio::time::sleep(pause) => {}
                 () = self.stopping.cancelled() => return,
             }
