@@ -42,7 +42,16 @@ pub(super) enum Outcome {
     },
 }
 
-/// Stores all rows of the batch; returns those that did not simply go in, in order.
+/// Sets the savepoint that [`store_rows`] stores within.
+pub(super) const SAVEPOINT: &str = "savepoint rows";
+
+/// Sends it alone.
+pub(super) async fn set_savepoint(session: &mut Session) -> Result<(), StoreError> {
+    execute(session, SAVEPOINT).await
+}
+
+/// Stores all rows of the batch; returns those that did not simply go in, in order. [`SAVEPOINT`] was sent before, and
+/// is left to the end of the transaction.
 pub(super) async fn store_rows(
     session: &mut Session,
     batch: &Batch<'_>,
@@ -51,10 +60,16 @@ pub(super) async fn store_rows(
     let len = batch.len();
     let mut exceptions = Vec::new();
     let (mut next, mut step) = (0, len);
+    // Whether rows were stored since the savepoint.
+    let mut is_used = false;
     while next < len {
         let range = next..len.min(next.saturating_add(step));
+        if std::mem::take(&mut is_used) {
+            execute(session, "release savepoint rows; savepoint rows").await?;
+        }
         match store_range(session, batch, range.clone()).await {
             Ok(more) => {
+                is_used = true;
                 exceptions.extend(more);
                 next = range.end;
                 step = step.saturating_mul(2);
@@ -80,13 +95,13 @@ pub(super) async fn store_rows(
     Ok(exceptions)
 }
 
-/// Stores some rows, all or none; the transaction lives on whatever PostgreSQL thinks of them.
+/// Stores some rows, all or none; the transaction lives on whatever PostgreSQL thinks of them, with the savepoint as it was
+/// before if none were stored.
 async fn store_range(
     session: &mut Session,
     batch: &Batch<'_>,
     range: Range<usize>,
 ) -> Result<Vec<Exception>, StoreError> {
-    execute(session, "savepoint rows").await?;
     let direct = format!("copy public.application_logs ({COLUMNS}) from stdin (format binary)");
     let copied = batch
         .copy_in(
@@ -106,18 +121,12 @@ async fn store_range(
         }
         Err(error) => Err(error),
     };
-    match stored {
-        Ok(exceptions) => {
-            execute(session, "release savepoint rows").await?;
-            Ok(exceptions)
-        }
-        Err(error) => {
-            if error.kind().keeps_connection() {
-                execute(session, "rollback to savepoint rows; release savepoint rows").await?;
-            }
-            Err(error)
-        }
+    if let Err(error) = &stored
+        && error.kind().keeps_connection()
+    {
+        execute(session, "rollback to savepoint rows").await?;
     }
+    stored
 }
 
 async fn execute(session: &mut Session, sql: &str) -> Result<(), StoreError> {

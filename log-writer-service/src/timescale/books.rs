@@ -84,6 +84,27 @@ pub(super) async fn read_books(connection: &mut PgConnection) -> Result<Books, S
     })
 }
 
+/// Prepares [`statement`]'s statement; once on each connection.
+pub(super) const PREPARE: &str = concat!(
+    "prepare log_writer_add_to_books as ",
+    include_str!("sql/add_to_books.sql")
+);
+
+/// What [`add_to_books`] does, as a statement to be sent with others.
+pub(super) fn statement(worker: &str, more: &Books) -> String {
+    // No quotes to care for, whatever the name.
+    let mut statement = "execute log_writer_add_to_books(convert_from(decode('".to_owned();
+    for byte in worker.bytes() {
+        statement.push_str(&format!("{byte:02x}"));
+    }
+    statement.push_str("', 'hex'), 'UTF8')");
+    for (_, events) in more.accounts() {
+        statement.push_str(&format!(", {events}"));
+    }
+    statement.push(')');
+    statement
+}
+
 /// Adds to a worker's own row, within the caller's transaction.
 pub(super) async fn add_to_books(connection: &mut PgConnection, worker: &str, more: &Books) -> Result<(), StoreError> {
     sqlx::query(include_str!("sql/add_to_books.sql"))

@@ -19,7 +19,7 @@ use super::{
     rehearsal::rehearse,
     restore::restore,
     warnings::Warnings,
-    write::{CommitMode, Context, Met, Part, Receipt, Session, WriteRequest, commit_parts},
+    write::{self, CommitMode, Context, Met, Part, Receipt, Session, WriteRequest, commit_parts},
 };
 use crate::config::Database;
 
@@ -239,7 +239,8 @@ impl Committer {
     }
 
     async fn open_session(&self) -> Result<Session, StoreError> {
-        let connection = pool::connect(&self.options, self.connect_timeout).await?;
+        let mut connection = pool::connect(&self.options, self.connect_timeout).await?;
+        write::prepare(&mut connection, self.connect_timeout).await?;
         Ok(Session {
             connection,
             staging_made: false,

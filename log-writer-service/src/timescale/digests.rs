@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use sqlx::{PgConnection, Row};
+use sqlx::{PgConnection, Row, postgres::PgRow};
 
 use super::{error::StoreError, write::Part};
-use crate::event::Timestamp;
+use crate::event::{Digest, Timestamp};
 
 /// What is known of a request by its digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,51 +44,63 @@ impl NotedBatch {
     }
 }
 
-/// Notes the digests and takes a number for the batch.
+/// Prepares [`statement`]'s statement; once on each connection.
+pub(super) const PREPARE: &str = concat!(
+    "prepare log_writer_note_digests(text[], integer[]) as ",
+    include_str!("sql/note_digests.sql")
+);
+
+/// Notes the digests and takes a number for the batch; its rows are for [`noted_batch`].
 ///
 /// Sorted, so that two committers with the same digests wait instead of deadlocking; a twin in flight elsewhere is
 /// waited for, up to `lock_timeout`: whether it was a resend is known only when that one has ended.
-pub(super) async fn note_digests(connection: &mut PgConnection, parts: &[Part<'_>]) -> Result<NotedBatch, StoreError> {
-    let attempted = "note the digests of the batch";
-    let mut sorted: Vec<(&[u8], i32)> = parts
+pub(super) fn statement(parts: &[Part<'_>]) -> String {
+    let mut sorted: Vec<(Digest, u32)> = parts.iter().map(|part| (part.digest, part.received)).collect();
+    sorted.sort_unstable_by_key(|(digest, _)| digest.0);
+    sorted.dedup_by_key(|(digest, _)| digest.0);
+    let (digests, received): (Vec<String>, Vec<String>) = sorted
         .iter()
-        .map(|part| {
+        .map(|(digest, received)| {
             (
-                part.digest.0.as_slice(),
-                i32::try_from(part.received).unwrap_or(i32::MAX),
+                digest.to_hex(),
+                i32::try_from(*received).unwrap_or(i32::MAX).to_string(),
             )
         })
-        .collect();
-    sorted.sort_unstable();
-    sorted.dedup_by_key(|(digest, _)| *digest);
-    let (digests, received): (Vec<&[u8]>, Vec<i32>) = sorted.into_iter().unzip();
-    let rows = sqlx::query(include_str!("sql/note_digests.sql"))
-        .bind(&digests)
-        .bind(&received)
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(StoreError::during(attempted))?;
+        .unzip();
+    format!(
+        "execute log_writer_note_digests('{{{}}}', '{{{}}}')",
+        digests.join(","),
+        received.join(",")
+    )
+}
+
+/// What [`statement`] found out about each part.
+pub(super) async fn noted_batch(
+    connection: &mut PgConnection,
+    parts: &[Part<'_>],
+    rows: &[PgRow],
+) -> Result<NotedBatch, StoreError> {
+    let attempted = "note the digests of the batch";
     let (mut batch_id, mut begun) = (0, 0);
-    // The batch of each digest; for a new one only its first request, its twins find it known.
-    let mut new: Vec<Vec<u8>> = Vec::with_capacity(rows.len());
-    for row in &rows {
+    // Of each new digest only the first request; its twins find it known.
+    let mut unseen: HashMap<&str, bool> = HashMap::with_capacity(rows.len());
+    for row in rows {
         batch_id = row.try_get("batch_id").map_err(StoreError::during(attempted))?;
         begun = row.try_get("now_micros").map_err(StoreError::during(attempted))?;
-        new.extend(
-            row.try_get::<Option<Vec<u8>>, _>("digest")
-                .map_err(StoreError::during(attempted))?,
-        );
+        if let Some(new) = row.try_get("digest").map_err(StoreError::during(attempted))? {
+            unseen.insert(new, true);
+        }
     }
-    let known = if new.len() == digests.len() {
+    let digests: Vec<String> = parts.iter().map(|part| part.digest.to_hex()).collect();
+    let known = if digests.iter().all(|digest| unseen.contains_key(digest.as_str())) {
         HashMap::new()
     } else {
-        known_digests(connection, &digests).await?
+        known_digests(connection, parts).await?
     };
-
-    let mut unseen: HashMap<&[u8], bool> = new.iter().map(|digest| (digest.as_slice(), true)).collect();
     let requests = parts
         .iter()
-        .map(|part| match unseen.get_mut(part.digest.0.as_slice()) {
+        .zip(&digests)
+        .map(|(part, digest)| match unseen.get_mut(digest.as_str()) {
             Some(first @ true) => {
                 *first = false;
                 Noted::New
@@ -106,7 +118,8 @@ pub(super) async fn note_digests(connection: &mut PgConnection, parts: &[Part<'_
     })
 }
 
-async fn known_digests(connection: &mut PgConnection, digests: &[&[u8]]) -> Result<HashMap<Vec<u8>, i64>, StoreError> {
+async fn known_digests(connection: &mut PgConnection, parts: &[Part<'_>]) -> Result<HashMap<Vec<u8>, i64>, StoreError> {
+    let digests: Vec<&[u8]> = parts.iter().map(|part| part.digest.0.as_slice()).collect();
     let rows: Vec<(Vec<u8>, i64)> =
         sqlx::query_as("select digest, batch_id from log_writer.requests where digest = any($1)")
             .bind(digests)

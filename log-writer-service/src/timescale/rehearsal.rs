@@ -9,7 +9,7 @@ use sqlx::Executor;
 use uuid::Uuid;
 
 use super::{
-    clock,
+    books, clock,
     copy::EncodedRows,
     error::StoreError,
     write::{self, CommitMode, Context, Part, Session, Source},
@@ -68,10 +68,11 @@ pub(super) async fn rehearse(
         letters: &[],
         source: &source,
     }];
-    write::store_parts(session, context, &mut parts, mode).await?;
+    let (_, books) = write::store_parts(session, context, &mut parts, mode).await?;
+    let books = books::statement(context.worker, &books);
     session
         .connection
-        .execute("set constraints all immediate; rollback")
+        .execute(format!("{books}; set constraints all immediate; rollback").as_str())
         .await
         .map_err(StoreError::during("rehearse a commit"))?;
     session.staging_made = false;

@@ -43,6 +43,7 @@ pub(super) async fn restore(
     }
     // 2
     let batch = Batch::of_new(parts, &noted.requests);
+    bisect::set_savepoint(session).await?;
     let exceptions = bisect::store_rows(session, &batch, mode.bisect).await?;
     let receipts = write::receipts(parts, &noted, &batch, &exceptions);
     let receipt = receipts.first().copied().unwrap_or_default();

@@ -2,15 +2,17 @@
 //!
 //! | step | a crash after it means |
 //! |---|---|
-//! | 1 begin, with our own limits of time | nothing |
-//! | 2 note the digests, take a batch id | nothing: uncommitted; a number of the sequence is skipped |
-//! | 3 rows: savepoint, one binary COPY; duplicates through staging, poison bisected | nothing: uncommitted, dead space that vacuum takes back |
-//! | 4 dead letters, outbox rows, books | nothing: uncommitted |
-//! | 5 COMMIT sent | either: the sender has no answer and sends the same again; the digest says which it was |
-//! | 6 COMMIT answered | committed: rows, digests, dead letters, outbox and books are there together, or the sender's resend is known |
+//! | 1 begin, with our own limits of time; note the digests, take a batch id | nothing: uncommitted; a number of the sequence is skipped |
+//! | 2 rows within a savepoint: one binary COPY; duplicates through staging, poison bisected | nothing: uncommitted, dead space that vacuum takes back |
+//! | 3 dead letters, outbox rows | nothing: uncommitted |
+//! | 4 books and COMMIT sent | either: the sender has no answer and sends the same again; the digest says which it was |
+//! | 5 COMMIT answered | committed: rows, digests, dead letters, outbox and books are there together, or the sender's resend is known |
 //!
 //! So the caller may repeat [`super::Committer::commit`] with the same requests after any error. Nothing here decides
 //! about retries, and nothing but the database is told of a commit.
+//!
+//! A lone request waits for every answer of PostgreSQL, so what belongs together goes in one message: 1, the COPY's
+//! beginning, its end, 4. Hence statements by SQL's own `prepare`: sqlx sends but one of its own at a time.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -21,13 +23,14 @@ use tracing::{Dispatch, instrument::WithSubscriber};
 
 use super::{
     batch::Batch,
-    bisect::{self, Exception, Outcome},
+    bisect::{self, Exception, Outcome, SAVEPOINT},
     books::{self, Books},
     copy::EncodedRows,
     dead_letters::{self, DeadLetter, NewLetter, Stage},
     digests::{self, Noted},
     error::{StoreError, StoreErrorKind},
     late_events::note_late_events,
+    limits::within,
     outbox_plan::{self, RowLimits},
     warnings::Warnings,
 };
@@ -157,6 +160,19 @@ pub(super) struct Session {
     pub(super) met: Met,
 }
 
+/// Prepares what [`commit_parts`] executes by name; once on each connection.
+pub(super) async fn prepare(connection: &mut PgConnection, timeout: Duration) -> Result<(), StoreError> {
+    let attempted = "prepare the statements of a commit";
+    let preparing = async {
+        connection
+            .execute(format!("{}; {}", digests::PREPARE, books::PREPARE).as_str())
+            .await
+            .map_err(StoreError::during(attempted))
+    };
+    within(timeout, attempted, preparing).await?;
+    Ok(())
+}
+
 /// Runs the transaction; receipts in the order of the parts.
 pub(super) async fn commit_parts(
     session: &mut Session,
@@ -164,12 +180,13 @@ pub(super) async fn commit_parts(
     parts: &mut [Part<'_>],
     mode: &CommitMode,
 ) -> Result<Vec<Receipt>, StoreError> {
-    let receipts = store_parts(session, context, parts, mode).await?;
-    // 5
+    let (receipts, books) = store_parts(session, context, parts, mode).await?;
+    // 4
     failpoint!("commit::before_commit");
+    let books = books::statement(context.worker, &books);
     // Counted before and taken back after an answer: whoever drops this future in between leaves it counted.
     session.met.outcomes_unknown += 1;
-    let committed = commit(&mut session.connection, context.warnings).await;
+    let committed = commit_after(&books, &mut session.connection, context.warnings).await;
     if committed.as_ref().err().is_none_or(|error| error.sqlstate().is_some()) {
         session.met.outcomes_unknown -= 1;
     }
@@ -178,18 +195,24 @@ pub(super) async fn commit_parts(
     Ok(receipts)
 }
 
-/// The steps before COMMIT.
+/// The steps before COMMIT, and what is to be added to the books.
 pub(super) async fn store_parts(
     session: &mut Session,
     context: &Context<'_>,
     parts: &mut [Part<'_>],
     mode: &CommitMode,
-) -> Result<Vec<Receipt>, StoreError> {
+) -> Result<(Vec<Receipt>, Books), StoreError> {
     // 1
     failpoint!("commit::before_begin");
-    begin(&mut session.connection, mode).await?;
-    // 2
-    let noted = digests::note_digests(&mut session.connection, parts).await?;
+    let first = format!("{}; {}; {SAVEPOINT}", begin_statements(mode), digests::statement(parts));
+    let rows = session
+        .connection
+        .fetch_all(first.as_str())
+        .await
+        .map_err(StoreError::during(
+            "begin the transaction and note the digests of the batch",
+        ))?;
+    let noted = digests::noted_batch(&mut session.connection, parts, &rows).await?;
     let known = noted.requests.iter().filter(|of_part| **of_part != Noted::New).count();
     session.met.digests_known += u64::try_from(known).unwrap_or(u64::MAX);
     for (part, of_part) in parts.iter_mut().zip(&noted.requests) {
@@ -198,7 +221,7 @@ pub(super) async fn store_parts(
         }
     }
     failpoint!("commit::after_digests");
-    // 3
+    // 2
     let batch = Batch::of_new(parts, &noted.requests);
     let exceptions = bisect::store_rows(session, &batch, mode.bisect)
         .await
@@ -206,7 +229,7 @@ pub(super) async fn store_parts(
             let row = error.row().and_then(|row| batch.number_among_all(parts, row));
             error.at_row(row)
         })?;
-    // 4
+    // 3
     let receipts = receipts(parts, &noted, &batch, &exceptions);
     let letters = letters(
         parts,
@@ -220,13 +243,21 @@ pub(super) async fn store_parts(
     let plan = outbox_plan::plan(&batch, &exceptions, context.row_limits);
     outbox_plan::enqueue(&mut session.connection, noted.batch_id, &plan.rows, 0).await?;
     let books = sum(&receipts, &plan);
-    books::add_to_books(&mut session.connection, context.worker, &books).await?;
-    Ok(receipts)
+    Ok((receipts, books))
+}
+
+/// Begins a transaction for other steps than those of a commit.
+pub(super) async fn begin(connection: &mut PgConnection, mode: &CommitMode) -> Result<(), StoreError> {
+    connection
+        .execute(begin_statements(mode).as_str())
+        .await
+        .map_err(StoreError::during("begin the transaction"))?;
+    Ok(())
 }
 
 /// Begins with what the server's or role's own settings could have otherwise. Not `read write`: who makes a server
 /// read-only by its settings, to save a disk that is full, means us too.
-pub(super) async fn begin(connection: &mut PgConnection, mode: &CommitMode) -> Result<(), StoreError> {
+fn begin_statements(mode: &CommitMode) -> String {
     let transaction_ms = mode.transaction_timeout.as_millis().max(1);
     // Late rows may meet compressed ones, and TimescaleDB by default refuses to open many (53400). Where it lacks the
     // setting, PostgreSQL takes the name for a custom one.
@@ -235,27 +266,26 @@ pub(super) async fn begin(connection: &mut PgConnection, mode: &CommitMode) -> R
     } else {
         ""
     };
-    let sql = format!(
+    format!(
         "begin isolation level read committed; set local lock_timeout = {}; set local statement_timeout = \
          {transaction_ms}; set local idle_in_transaction_session_timeout = {transaction_ms}{late}",
         mode.lock_timeout.as_millis().max(1),
-    );
-    connection
-        .execute(sql.as_str())
-        .await
-        .map_err(StoreError::during("begin the transaction"))?;
-    Ok(())
+    )
 }
 
 /// Commits; a COMMIT that PostgreSQL answers with a warning or turns into a rollback is a failure.
 pub(super) async fn commit(connection: &mut PgConnection, warnings: &Warnings) -> Result<(), StoreError> {
+    commit_after("select", connection, warnings).await
+}
+
+/// Commits with a last statement, which may be empty but must be there: in a transaction that has failed, COMMIT alone
+/// would roll back and say so in its tag only, which sqlx hides; any statement before it fails there.
+async fn commit_after(last: &str, connection: &mut PgConnection, warnings: &Warnings) -> Result<(), StoreError> {
     let attempted = "commit the batch";
     warnings.forget();
-    // In a transaction that has failed, COMMIT alone would roll back and say so in its tag only, which sqlx hides; the
-    // empty query before it fails there.
     let dispatch: Dispatch = warnings.dispatch();
     connection
-        .execute("select; commit")
+        .execute(format!("{last}; commit").as_str())
         .with_subscriber(dispatch)
         .await
         .map_err(StoreError::during(attempted))?;

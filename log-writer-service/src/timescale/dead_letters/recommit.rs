@@ -77,6 +77,7 @@ pub(in crate::timescale) async fn recommit(
     let parts = [part];
     // 2
     let batch = Batch::of_new(&parts, &noted.requests);
+    bisect::set_savepoint(session).await?;
     let exceptions = bisect::store_rows(session, &batch, mode.bisect).await?;
     let receipts = write::receipts(&parts, &noted, &batch, &exceptions);
     let receipt = receipts.first().copied().unwrap_or_default();

@@ -1,14 +1,14 @@
--- One number for the batch, and every digest that is new. Inserted in the order given, which is sorted.
+-- One number for the batch, and every digest that is new, in hexadecimal. Inserted in the order given, which is sorted.
 with batch as materialized (
   select nextval('log_writer.batch_ids') as id
 ),
 noted as (
   insert into log_writer.requests (digest, batch_id, received)
-  select n.digest, batch.id, n.received
-  from batch, unnest($1::bytea[], $2::integer[]) with ordinality as n (digest, received, place)
+  select decode(n.digest, 'hex'), batch.id, n.received
+  from batch, unnest($1::text[], $2::integer[]) with ordinality as n (digest, received, place)
   order by n.place
   on conflict do nothing
   returning digest
 )
-select batch.id as batch_id, noted.digest, (extract(epoch from now()) * 1000000)::bigint as now_micros
+select batch.id as batch_id, encode(noted.digest, 'hex') as digest, (extract(epoch from now()) * 1000000)::bigint as now_micros
 from batch left join noted on true
