@@ -203,8 +203,8 @@ impl Ingestor {
             return Err(Refusal::Unavailable(self.problem()));
         };
         let (decoded, reservation) = self.decode(incoming, reservation, now, deadline).await?;
-        let oldest = decoded.request.rows.oldest();
-        let is_late = oldest.is_some_and(|oldest| oldest < earlier(now, self.late_after));
+        let span = decoded.request.rows.span();
+        let is_late = span.is_some_and(|(oldest, _)| oldest < earlier(now, self.late_after));
         self.commit(decoded, reservation, is_late, deadline).await
     }
 

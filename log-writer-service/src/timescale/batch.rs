@@ -90,6 +90,19 @@ impl<'a> Batch<'a> {
         Some(before + place.row)
     }
 
+    /// Rows in the encoding of their requests: those of each, from its first to its last.
+    fn slices(&self, range: Range<usize>) -> impl Iterator<Item = &'a [u8]> {
+        self.slices.iter().map(move |slice| {
+            let within = |row: usize| row.saturating_sub(slice.first).min(slice.rows.len());
+            slice.rows.rows(within(range.start)..within(range.end))
+        })
+    }
+
+    /// Requests that bring rows.
+    pub(super) fn requests(&self) -> impl Iterator<Item = &'a EncodedRows> {
+        self.slices.iter().map(|slice| slice.rows)
+    }
+
     /// All rows in order.
     pub(super) fn places(&self) -> impl Iterator<Item = (usize, Place<'a>)> {
         self.slices.iter().flat_map(|slice| {
@@ -130,14 +143,17 @@ impl<'a> Batch<'a> {
         scratch.clear();
         let mut out = Messages { copy, scratch };
         out.put(COPY_HEADER).await?;
-        for number in range.clone() {
-            let Some(place) = self.locate(number) else { continue };
-            let row = place.rows.row(place.row);
-            match into {
-                Into::Table => out.put(row).await?,
-                Into::Staging => {
+        match into {
+            Into::Table => {
+                for rows in self.slices(range.clone()) {
+                    out.put(rows).await?;
+                }
+            }
+            Into::Staging => {
+                for number in range.clone() {
+                    let Some(place) = self.locate(number) else { continue };
                     out.put(&(COLUMN_COUNT + 2).to_be_bytes()).await?;
-                    out.put(row.get(2..).unwrap_or_default()).await?;
+                    out.put(place.rows.row(place.row).get(2..).unwrap_or_default()).await?;
                     out.put(&added_columns(&place, number)).await?;
                 }
             }

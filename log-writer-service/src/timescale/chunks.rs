@@ -35,6 +35,9 @@ impl Chunks {
         mode: &CommitMode,
     ) -> Result<(), StoreError> {
         for part in parts {
+            if part.rows.span().is_none_or(|span| self.covers_all(span)) {
+                continue;
+            }
             for row in 0..part.rows.len() {
                 if let Some(note) = part.rows.note(row)
                     && !self.covers(note.timestamp)
@@ -47,10 +50,15 @@ impl Chunks {
     }
 
     fn covers(&self, time: Timestamp) -> bool {
+        self.covers_all((time, time))
+    }
+
+    /// Whether one range holds both and so all between.
+    fn covers_all(&self, (oldest, newest): (Timestamp, Timestamp)) -> bool {
         self.ranges
-            .range(..=time.0)
+            .range(..=oldest.0)
             .next_back()
-            .is_some_and(|(_, end)| time.0 < *end)
+            .is_some_and(|(_, end)| newest.0 < *end)
     }
 
     async fn make(

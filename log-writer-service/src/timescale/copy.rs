@@ -3,7 +3,7 @@
 //! Encoding happens in the request's own task, before a batch or its ids are known: the first four columns have fixed
 //! offsets and are patched in later. Format: PostgreSQL 17 documentation, "COPY", section "Binary Format".
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use uuid::Uuid;
 
@@ -51,7 +51,8 @@ pub(super) struct RowNote {
 pub struct EncodedRows {
     buffer: Vec<u8>,
     notes: Vec<RowNote>,
-    oldest: Option<Timestamp>,
+    /// Earliest and latest time.
+    span: Option<(Timestamp, Timestamp)>,
 }
 
 impl EncodedRows {
@@ -65,7 +66,7 @@ impl EncodedRows {
         Self {
             buffer: Vec::with_capacity(bytes),
             notes: Vec::with_capacity(rows),
-            oldest: None,
+            span: None,
         }
     }
 
@@ -94,10 +95,8 @@ impl EncodedRows {
             target: target.map(Arc::clone),
             derived: Uuid::nil(),
         });
-        self.oldest = Some(
-            self.oldest
-                .map_or(event.timestamp, |oldest| oldest.min(event.timestamp)),
-        );
+        let (oldest, newest) = self.span.unwrap_or((event.timestamp, event.timestamp));
+        self.span = Some((oldest.min(event.timestamp), newest.max(event.timestamp)));
 
         let out = &mut self.buffer;
         out.extend_from_slice(&COLUMN_COUNT.to_be_bytes());
@@ -189,9 +188,9 @@ impl EncodedRows {
         self.buffer.capacity() + self.notes.capacity() * size_of::<RowNote>()
     }
 
-    /// The earliest time among the rows.
-    pub fn oldest(&self) -> Option<Timestamp> {
-        self.oldest
+    /// The earliest and the latest time among the rows.
+    pub fn span(&self) -> Option<(Timestamp, Timestamp)> {
+        self.span
     }
 
     /// Writes the batch into every row.
@@ -211,11 +210,15 @@ impl EncodedRows {
 
     /// A row's bytes, field count first; empty for a row that is not there.
     pub(super) fn row(&self, row: usize) -> &[u8] {
-        let Some(start) = self.notes.get(row).map(|note| note.start) else {
-            return &[];
-        };
-        let end = self.notes.get(row + 1).map_or(self.buffer.len(), |next| next.start);
-        self.buffer.get(start..end).unwrap_or_default()
+        self.rows(row..row + 1)
+    }
+
+    /// The bytes of some rows, one after the other.
+    pub(super) fn rows(&self, range: Range<usize>) -> &[u8] {
+        let start_of = |row: usize| self.notes.get(row).map_or(self.buffer.len(), |note| note.start);
+        self.buffer
+            .get(start_of(range.start)..start_of(range.end))
+            .unwrap_or_default()
     }
 
     /// A row's id.

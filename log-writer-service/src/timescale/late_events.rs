@@ -20,12 +20,19 @@ pub(super) async fn note_late_events(
     batch: &Batch<'_>,
     now: Timestamp,
 ) -> Result<(), StoreError> {
+    let late = now.0.saturating_sub(LATE_AFTER_MICROS);
+    if batch
+        .requests()
+        .all(|rows| rows.span().is_none_or(|(oldest, _)| oldest.0 >= late))
+    {
+        return Ok(());
+    }
     let mut spans: BTreeMap<i64, (i64, i64)> = BTreeMap::new();
     for (_, place) in batch.places() {
         let Some(time) = place.rows.note(place.row).map(|note| note.timestamp.0) else {
             continue;
         };
-        if time < now.0.saturating_sub(LATE_AFTER_MICROS) {
+        if time < late {
             let span = spans.entry(time.div_euclid(HOUR_MICROS)).or_insert((time, time));
             *span = (span.0.min(time), span.1.max(time));
         }

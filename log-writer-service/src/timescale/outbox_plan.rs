@@ -10,7 +10,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
-    batch::Batch,
+    batch::{Batch, Place},
     bisect::{Exception, Outcome},
     error::StoreError,
 };
@@ -100,7 +100,7 @@ fn cut(mut listed: Vec<Stored<'_>>, chunk: i64, limits: RowLimits) -> Vec<Planne
             }),
         }
         if let Some(open) = rows.last_mut().and_then(|row| row.open.as_mut()) {
-            open.push((stored.id, stored.timestamp));
+            open.push((stored.id(), stored.timestamp));
         }
     }
     rows
@@ -152,7 +152,9 @@ async fn enqueue_group(
 }
 
 struct Stored<'b> {
-    id: Uuid,
+    place: Place<'b>,
+    /// Its id, if not the encoded one.
+    renamed: Option<Uuid>,
     timestamp: Timestamp,
     // Not counted: two committers would count the same ones.
     tenant: &'b Arc<str>,
@@ -166,21 +168,29 @@ fn for_each_stored<'b>(batch: &Batch<'b>, exceptions: &[Exception], mut visit: i
         let exception = exceptions
             .next_if(|exception| exception.row == number)
             .map(|exception| &exception.outcome);
-        let id = match exception {
-            None => place.rows.id(place.row),
-            Some(Outcome::Renamed(id)) => *id,
+        let renamed = match exception {
+            None => None,
+            Some(Outcome::Renamed(id)) => Some(*id),
             Some(Outcome::Duplicate | Outcome::Refused { .. }) => continue,
         };
         let Some(note) = place.rows.note(place.row) else {
             continue;
         };
         visit(Stored {
-            id,
+            renamed,
             timestamp: note.timestamp,
             tenant: &note.tenant,
             target: note.target.as_ref(),
             bytes: i64::try_from(place.rows.row(place.row).len()).unwrap_or(i64::MAX),
+            place,
         });
+    }
+}
+
+impl Stored<'_> {
+    /// Read only where it is needed: most rows need not be touched for the plan.
+    fn id(&self) -> Uuid {
+        self.renamed.unwrap_or_else(|| self.place.rows.id(self.place.row))
     }
 }
 
