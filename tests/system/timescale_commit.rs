@@ -282,6 +282,9 @@ fn encoded_rows_know_their_size_and_their_first_and_last_time() {
     assert!(rows.is_empty() && rows.span().is_none() && rows.bytes() == 0);
     rows.push(&event(5), event(5).timestamp, None);
     rows.push(&event(3), event(3).timestamp, None);
-    assert_eq!((rows.len(), rows.span()), (2, Some((event(3).timestamp, event(5).timestamp))));
+    assert_eq!(
+        (rows.len(), rows.span()),
+        (2, Some((event(3).timestamp, event(5).timestamp)))
+    );
     assert_ne!(digest("a").0, digest("b").0);
 }

@@ -15,7 +15,7 @@ use axum::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{AppState, access::NobodyIsAsked, problem};
+use super::{AppState, Shared, access::NobodyIsAsked, problem};
 use crate::{
     ask::{AskError, Asker, Asking, CATALOGUE, CallExtensions, Entry, Sight, Tools, document},
     auth::Caller,
@@ -29,7 +29,7 @@ const CALL_BYTES_MAX: usize = 1024 * 1024;
 pub(super) const ANNOTATION_PATH: &str = "/api/v1/logs/{id}/annotation";
 
 /// The routes of all questions, and of the tools.
-pub(super) fn routes(asker: &Asker, state: &AppState) -> Router<AppState> {
+pub(super) fn routes(asker: &Asker, state: &AppState) -> Router<Shared> {
     let tools = Tools::new(asker.clone(), asking_of_call).over_http(&state.allowed_hosts, CALL_BYTES_MAX);
     let tools = Router::new()
         .route_service("/mcp", tools)
@@ -120,7 +120,7 @@ fn asking(caller: Option<&Caller>, nobody_is_asked: bool, address: Option<IpAddr
 }
 
 /// The route of annotations; it needs a scope of its own.
-pub(super) fn annotation_route(asker: &Asker) -> Router<AppState> {
+pub(super) fn annotation_route(asker: &Asker) -> Router<Shared> {
     let asker = asker.clone();
     let handler =
         move |who: Who, address: Peer, path: Path<String>, body: Annotation| annotate(asker, who, address, path, body);

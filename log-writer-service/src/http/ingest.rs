@@ -20,7 +20,7 @@ use axum::{
 };
 
 use super::{
-    AppState, Problem,
+    Problem, Shared,
     body::{self, Read},
     problem, problem_and_close,
 };
@@ -32,7 +32,7 @@ use crate::{
 
 /// Takes one request.
 pub(super) async fn ingest(
-    State(state): State<AppState>,
+    State(state): State<Shared>,
     ConnectInfo(address): ConnectInfo<SocketAddr>,
     caller: Option<Extension<Caller>>,
     request: Request,

@@ -15,7 +15,7 @@ mod ingest;
 mod server;
 mod tell;
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     Json, Router,
@@ -40,7 +40,7 @@ use crate::{
 };
 
 /// What handlers share.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct AppState {
     /// Facts for status, metrics and readiness; takes requests too.
     pub observatory: Observatory,
@@ -57,6 +57,9 @@ pub struct AppState {
     /// `api.allowed_hosts`.
     pub allowed_hosts: Vec<String>,
 }
+
+/// Each request clones it, more than once.
+type Shared = Arc<AppState>;
 
 /// A refusal in words: `error` is a stable name, `message` says what happened and what to do.
 #[derive(Debug, Serialize)]
@@ -96,7 +99,7 @@ pub fn router(state: AppState) -> Router {
         .layer(middleware::from_fn_with_state(state.last_call.clone(), before_the_end))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(measure))
-        .with_state(state)
+        .with_state(Arc::new(state))
 }
 
 async fn measure(request: Request, next: Next) -> Response {

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{AppState, complaints::Complaints, problem};
+use super::{Shared, complaints::Complaints, problem};
 
 /// Characters of an unknown path that the log shows.
 const PATH_SHOWN_MAX: usize = 200;
@@ -20,7 +20,7 @@ pub(super) async fn health() -> Response {
 }
 
 /// Ready: batches can be committed. Elasticsearch is no part of it.
-pub(super) async fn ready(State(state): State<AppState>) -> Response {
+pub(super) async fn ready(State(state): State<Shared>) -> Response {
     match state.observatory.readiness.problem() {
         None => (StatusCode::OK, "ready\n").into_response(),
         // Whoever asks needs no credential; the reason names servers and is in the log and the status.
@@ -33,7 +33,7 @@ pub(super) async fn ready(State(state): State<AppState>) -> Response {
 }
 
 /// Prometheus.
-pub(super) async fn metrics(State(state): State<AppState>) -> Response {
+pub(super) async fn metrics(State(state): State<Shared>) -> Response {
     state.observatory.refresh_metrics().await;
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
@@ -43,7 +43,7 @@ pub(super) async fn metrics(State(state): State<AppState>) -> Response {
 }
 
 /// The same in JSON.
-pub(super) async fn status(State(state): State<AppState>) -> Response {
+pub(super) async fn status(State(state): State<Shared>) -> Response {
     Json(state.observatory.status().await).into_response()
 }
 
