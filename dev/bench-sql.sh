@@ -18,7 +18,7 @@ end_bench() {
 }
 on_any_end end_bench
 
-cargo build --quiet --release --workspace --bins
+cargo build --quiet --release --package log-writer-service --package log-writer-tests --bin log-writer-service --bin log-bench-sql
 url=$("$dev/timescaledb.sh" start "${server[@]}" --database bench --set shared_buffers=1GB --set max_wal_size=2GB \
   --set wal_level=minimal --set max_wal_senders=0 --set fsync=off --set synchronous_commit=off | sed -n 's/^url=//p')
 binaries=${CARGO_TARGET_DIR:-$checkout/target}/release

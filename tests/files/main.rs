@@ -17,6 +17,8 @@ mod kubernetes;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
 mod notices;
 #[cfg(test)]
 mod options;

@@ -140,6 +140,96 @@ async fn traces_contexts_and_errors_are_found_through_their_indexes() {
     .await;
 }
 
+/// Brings the counts up to date: the jobs' part on Community, the service's on Apache.
+async fn count(database: &TestDatabase) {
+    if database.text("select log_writer.timescale_edition()").await == "apache" {
+        while database
+            .text("select log_writer.refresh_stats(interval '1 day')::text")
+            .await
+            == "true"
+        {}
+        return;
+    }
+    // The jobs would count the same at the same time.
+    database
+        .execute("select _timescaledb_functions.stop_background_workers()")
+        .await;
+    for view in [
+        "log_stats_1m",
+        "log_stats_5m",
+        "log_stats_1h",
+        "log_stats_1d",
+        "log_errors_5m",
+        "log_pattern_stats_5m",
+    ] {
+        let call = format!("call refresh_continuous_aggregate('{view}', now() - interval '14 days', now())");
+        database.execute(&call).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_counted_is_asked_of_the_counts_and_of_the_newest_events_alone() {
+    with_ten_days(async |database| {
+        count(database).await;
+        let events = database
+            .text("select string_agg(c.chunk_name, ' ' order by c.range_start desc) from timescaledb_information.chunks c where c.hypertable_name = 'application_logs'")
+            .await;
+        let events: Vec<&str> = events.split(' ').collect();
+        assert!(events.len() >= 10, "{events:?}");
+        for (question, days) in [
+            ("get_error_stats('6 hours')", 1),
+            // The few minutes around the beginning of the day before.
+            ("get_error_stats('1 day')", 2),
+            ("get_error_stats('4 days')", 1),
+            ("get_log_volume('6 hours', '30 minutes')", 1),
+            ("get_log_volume('5 days')", 1),
+            ("get_latency_stats('1 day')", 1),
+            ("get_latency_stats('5 days')", 1),
+            ("top_error_patterns('5 days')", 1),
+            ("new_error_patterns('5 days')", 1),
+            ("silent_services('5 minutes', '1 day')", 1),
+            ("detect_anomalies('1 hour', p_days := 5)", 1),
+        ] {
+            let plan = plan(database, &format!("select * from {question}")).await;
+            let read = chunks_read(&plan);
+            let older: Vec<_> = events.iter().skip(days + 1).filter(|chunk| read.contains(*chunk)).collect();
+            assert!(older.is_empty(), "{question} reads {older:?}\n{plan}");
+            let scanned = plan.lines().any(|line| {
+                line.contains("Seq Scan on _hyper_") && !line.contains("never executed") && events.iter().any(|chunk| line.contains(chunk))
+            });
+            assert!(!scanned, "{question} reads a whole chunk of events\n{plan}");
+        }
+        let errors = plan(database, "select * from get_error_stats(interval '6 hours')").await;
+        assert!(errors.contains("_errors_timestamp_idx"), "what is newer than the counts, by its index\n{errors}");
+        assert!(errors.contains("log_errors_5m"), "{errors}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_id_with_a_time_inside_is_looked_for_at_that_time_and_only_then_everywhere() {
+    with_ten_days(async |database| {
+        database
+            .execute(
+                "update application_logs set id = (lpad(to_hex((extract(epoch from \"timestamp\") * 1000)::bigint), 12, '0')
+                   || '70008000' || right(md5(id::text), 12))::uuid where message = 'message 20000'",
+            )
+            .await;
+        let id = database
+            .text("select id::text from application_logs where message = 'message 20000'")
+            .await;
+        for question in ["get_log", "get_log_context"] {
+            let near = plan(database, &format!("select * from {question}('{id}')")).await;
+            is_read_by(&near, "application_logs_pkey");
+            let most = if question == "get_log" { 2 } else { 4 };
+            assert!(chunks_read(&near).len() <= most, "{question}: {:?}\n{near}", chunks_read(&near));
+        }
+        let anywhere = plan(database, "select * from get_log(md5('20001')::uuid)").await;
+        is_read_by(&anywhere, "application_logs_pkey");
+    })
+    .await;
+}
+
 /// Keeps what PostgreSQL says: sqlx gives notices to `tracing` alone.
 #[derive(Debug, Clone, Default)]
 struct Notices(Arc<Mutex<String>>);

@@ -185,10 +185,11 @@ async fn the_ingest_role_can_neither_change_events_nor_tables_nor_rights() {
 
 fn arguments_of(function: &str) -> &'static str {
     match function {
-        "public.get_log_context" => "gen_random_uuid()",
+        "public.get_log" | "public.get_log_context" => "gen_random_uuid()",
         "public.trace_logs" => "'x'",
         "public.log_stats_source" => "interval '1 hour'",
-        "public.log_stats_span" => "now()",
+        "public.log_stats_span" | "public.log_counts_since" => "now()",
+        "public.log_level" => "'error'",
         "public.log_duration_ms" => "'{}'",
         "public.log_histogram_sum" => "null",
         "public.log_histogram_add" => "null, null",
@@ -221,6 +222,8 @@ async fn a_reader_reads_events_counts_and_functions_and_nothing_else() {
         "application_logs",
         "log_patterns",
         "log_stats_1m",
+        "log_stats_5m",
+        "log_errors_5m",
         "log_stats_1h",
         "log_stats_1d",
         "log_pattern_stats_5m",
@@ -316,10 +319,10 @@ async fn nobody_executes_our_functions_but_who_was_given_access() {
 #[tokio::test]
 async fn every_object_of_ours_is_somebodys_or_the_owners_on_purpose() {
     const OWNERS: &str =
-        "'roles', 'rights', 'settings', 'stats_1m', 'stats_1h', 'stats_1d', 'pattern_stats_5m', 'stats_state', 'stats_stale',
+        "'roles', 'rights', 'settings', 'stats_1m', 'stats_5m', 'errors_5m', 'stats_1h', 'stats_1d', 'pattern_stats_5m', 'stats_state', 'stats_stale',
         'tenant_roles', 'make_tenant_schema', 'set_tenant_rights', 'grant_tenant', 'revoke_tenant', 'remake_tenant_schemas',
         'forget_vanished_roles',
-        'apply_rights', 'grant_access', 'recount_stats', 'revoke_access', 'set_rights', 'timescale_edition'";
+        'apply_rights', 'grant_access', 'recount_stats', 'recount_minutes', 'revoke_access', 'set_rights', 'timescale_edition'";
     let roles = Roles::create().await;
     let sql = format!(
         "with ours (kind, schema, name) as (

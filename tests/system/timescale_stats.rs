@@ -25,7 +25,7 @@ from generate_series(1, 10000) i,
   lateral (select (array['INFO', 'WARN', 'DEBUG', 'ERROR', 'INFO'])[1 + (i * 7 + i / 10) % 5] as of_level) l";
 
 /// For each table of counts: buckets that differ from a scan of the events.
-const DIFFERENT: [&str; 4] = [
+const DIFFERENT: [&str; 6] = [
     "with raw as (
        select time_bucket(interval '1 minute', \"timestamp\") as bucket, tenant, service, level, count(*) as n,
          count(*) filter (where level in ('ERROR', 'FATAL')) as e, count(distinct user_id) as u,
@@ -61,19 +61,88 @@ const DIFFERENT: [&str; 4] = [
        from application_logs where pattern is not null group by 1, 2, 3, 4, 5)
      select count(*) from raw r full join log_pattern_stats_5m s using (bucket, tenant, service, level, pattern)
      where r.n is distinct from s.events",
+    "with raw as (
+       select time_bucket(interval '5 minutes', \"timestamp\") as bucket, tenant, service, level, count(*) as n,
+         count(*) filter (where level in ('ERROR', 'FATAL')) as e, min(\"timestamp\") as f, max(\"timestamp\") as l
+       from application_logs group by 1, 2, 3, 4)
+     select count(*) from raw r full join log_stats_5m s using (bucket, tenant, service, level)
+     where (r.n, r.e, r.f, r.l) is distinct from (s.events, s.errors, s.first_seen, s.last_seen)",
+    "with raw as (
+       select time_bucket(interval '5 minutes', \"timestamp\") as bucket, tenant, service, count(*) as n,
+         min(\"timestamp\") as f, max(\"timestamp\") as l,
+         array_agg(distinct hashtextextended(message, 0)) as m,
+         array_agg(distinct hashtextextended(user_id, 0)) filter (where user_id is not null) as u
+       from application_logs where level in ('ERROR', 'FATAL') group by 1, 2, 3)
+     select count(*) from raw r full join log_errors_5m s using (bucket, tenant, service)
+     where (r.n, r.f, r.l, r.m, r.u) is distinct from (s.errors, s.first_seen, s.last_seen, s.messages, s.users)",
 ];
+
+/// Continuous aggregates, in the order in which they are made of each other.
+const COUNTED: [&str; 6] = [
+    "log_stats_1m",
+    "log_stats_5m",
+    "log_stats_1h",
+    "log_stats_1d",
+    "log_errors_5m",
+    "log_pattern_stats_5m",
+];
+
+/// What of `get_error_stats`, `get_log_volume` and `silent_services` is not what a scan of the events says, for windows that
+/// begin and end anywhere between whole minutes, five minutes and hours.
+const ANSWERED_WRONG: &str = "
+with windows as (
+  select w * interval '1 minute' as w, date_trunc('minute', now() - w * interval '1 minute') as since,
+    date_trunc('minute', now() - w * interval '1 minute') - w * interval '1 minute' as before
+  from unnest(array[1, 2, 4, 7, 13, 16, 59, 61, 118, 361, 733, 1440]) w
+), raw as (
+  select w.w, l.tenant as of_tenant, l.level in ('ERROR', 'FATAL') as is_error, l.\"timestamp\" >= w.since as is_now, l.*
+  from windows w join application_logs l on l.\"timestamp\" >= w.before
+), errors as (
+  select r.w, t.tenant, r.service, count(*) filter (where is_now and is_error) as errors, count(*) filter (where is_now) as total,
+    count(distinct message) filter (where is_now and is_error) as messages, count(distinct user_id) filter (where is_now and is_error) as users,
+    min(\"timestamp\") filter (where is_now and is_error) as f, max(\"timestamp\") filter (where is_now and is_error) as l,
+    count(*) filter (where is_error and not is_now) as before
+  from raw r join (values (null), ('blue')) t(tenant) on t.tenant is null or t.tenant = r.of_tenant
+  group by 1, 2, 3 having count(*) filter (where is_now and is_error) > 0
+), said as (
+  select w.w, t.tenant, s.* from windows w cross join (values (null), ('blue')) t(tenant)
+  cross join lateral get_error_stats(w.w, t.tenant) s
+), volumes as (
+  select w.w, b.b, date_bin(b.b, v.bucket, '2000-01-01 00:00:00+00') as bucket, v.service, v.level, sum(v.events) as n, sum(v.errors) as e
+  from windows w cross join (values (interval '5 minutes'), (interval '1 hour')) b(b)
+  cross join lateral get_log_volume(w.w, b.b) v where w.w <= interval '10 hours' group by 1, 2, 3, 4, 5
+), counted as (
+  select r.w, b.b, date_bin(b.b, r.\"timestamp\", '2000-01-01 00:00:00+00') as bucket, r.service, r.level, count(*) as n,
+    count(*) filter (where is_error) as e
+  from raw r cross join (values (interval '5 minutes'), (interval '1 hour')) b(b) where is_now and r.w <= interval '10 hours' group by 1, 2, 3, 4, 5
+)
+select coalesce((select string_agg(format('%s %s: %s and not %s', e.w, e.service, s, e), E'\n') from errors e
+    full join said s on (s.w, s.service) = (e.w, e.service) and s.tenant is not distinct from e.tenant
+    where (e.errors, e.total, e.messages, e.users, e.f, e.l, e.before)
+      is distinct from (s.errors, s.total, s.distinct_messages, s.users, s.first_seen, s.last_seen, s.errors_before)), '')
+  || coalesce((select string_agg(format('%s: %s and not %s', c.w, v, c), E'\n') from counted c
+    full join volumes v using (w, b, bucket, service, level) where (c.n, c.e) is distinct from (v.n, v.e)), '')
+  || coalesce((select string_agg(format('%s: %s', s, m), E'\n') from silent_services('0', '1 day') s
+    full join (select service, max(\"timestamp\") as l from application_logs
+      where \"timestamp\" >= date_trunc('minute', now() - interval '1 day') group by 1) m using (service)
+    where s.last_seen is distinct from m.l), '')";
 
 async fn counts_are_right(database: &TestDatabase, when: &str) {
     for query in DIFFERENT {
         assert_eq!(database.number(query).await, 0, "{when}: {query}");
     }
+    assert_eq!(database.text(ANSWERED_WRONG).await, "", "{when}");
 }
 
 /// Counts what has come to rest: the service's part on Apache, the jobs' part on Community.
 async fn count(database: &TestDatabase) {
     refresh_stats(&database.pool).await.expect("counted");
     if database.text("select log_writer.timescale_edition()").await == "community" {
-        for view in ["log_stats_1m", "log_stats_1h", "log_stats_1d", "log_pattern_stats_5m"] {
+        // The jobs would count the same at the same time.
+        database
+            .execute("select _timescaledb_functions.stop_background_workers()")
+            .await;
+        for view in COUNTED {
             let call = format!("call refresh_continuous_aggregate('{view}', now() - interval '14 days', now())");
             database.execute(&call).await;
         }

@@ -18,11 +18,12 @@ const EVENTS: &str = "
     select distinct tenant, pattern, level, service, 'secret of ' || tenant || ' <num>', now() - interval '3 minutes' from application_logs";
 
 /// Every way to ask, with parameters that fit the events of both tenants.
-const QUESTIONS: [(&str, &str); 11] = [
+const QUESTIONS: [(&str, &str); 12] = [
     ("search_logs", "p_query := 'secret'"),
     ("get_error_stats", "interval '1 hour'"),
     ("get_log_volume", "interval '1 hour'"),
     ("get_latency_stats", "interval '1 hour'"),
+    ("get_log", "'00000000-0000-7000-8000-0000000000a2'"),
     ("get_log_context", "'00000000-0000-7000-8000-0000000000a2'"),
     ("trace_logs", "'shared-request'"),
     ("top_error_patterns", "interval '1 hour'"),
@@ -109,6 +110,8 @@ async fn a_tenants_role_has_no_way_around_its_functions() {
         "public.application_logs",
         "public.log_patterns",
         "public.log_stats_1m",
+        "public.log_stats_5m",
+        "public.log_errors_5m",
         "public.log_stats_1h",
         "public.log_stats_1d",
         "public.log_pattern_stats_5m",
@@ -184,6 +187,7 @@ async fn neither_errors_nor_plans_tell_a_tenant_of_anothers_events() {
         "application_logs",
         "log_patterns",
         "log_stats_1m",
+        "log_stats_5m",
         "log_stats_1h",
         "log_stats_1d",
         "log_pattern_stats_5m",

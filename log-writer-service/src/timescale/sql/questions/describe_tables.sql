@@ -6,6 +6,6 @@ select row_to_json(r)::text from (
   from pg_class c
   where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p', 'v', 'm') and $1 is not null
     -- A table of somebody else's is no business of who asks.
-    and c.relname in ('application_logs', 'log_patterns', 'log_stats_1m', 'log_stats_1h', 'log_stats_1d', 'log_pattern_stats_5m')
+    and c.relname in ('application_logs', 'log_patterns', 'log_stats_1m', 'log_stats_5m', 'log_errors_5m', 'log_stats_1h', 'log_stats_1d', 'log_pattern_stats_5m')
   order by 1
 ) r
