@@ -58,8 +58,13 @@ begin
 
     execute $q$create view public.log_stats_5m as select * from log_writer.stats_5m
         where bucket < (select time_bucket(interval '5 minutes', counted_until) from log_writer.stats_state)
-      union all $q$ || v_sums || $q$public.log_stats_1m s
-        where s.bucket >= (select time_bucket(interval '5 minutes', counted_until) from log_writer.stats_state)
+      union all select time_bucket(interval '5 minutes', l."timestamp") as bucket, l.tenant, l.service, l.level,
+          count(*) as events,
+          count(*) filter (where l.level in ('ERROR', 'FATAL')) as errors,
+          min(l."timestamp") as first_seen,
+          max(l."timestamp") as last_seen
+        from public.application_logs l
+        where l."timestamp" >= (select time_bucket(interval '5 minutes', counted_until) from log_writer.stats_state)
       group by 1, 2, 3, 4$q$;
     execute $q$create view public.log_errors_5m as select * from log_writer.errors_5m
         where bucket < (select time_bucket(interval '5 minutes', counted_until) from log_writer.stats_state)
@@ -178,6 +183,7 @@ declare
     where l.level in (''ERROR'', ''FATAL'') and ($3 is null or l.tenant = $3) and l."timestamp" >= %L and l."timestamp" < %L';
   v_errors text;
   v_counts text;
+  v_workers text := current_setting('max_parallel_workers_per_gather');
 begin
   -- Errors: whole five minutes are counted, those around them are read one by one.
   if v_last <= v_first or v_from < public.log_errors_since() then
@@ -192,6 +198,8 @@ begin
     end if;
   end if;
   if v_is_short then
+    -- Starting workers takes longer than the answer.
+    perform set_config('max_parallel_workers_per_gather', '0', true);
     v_counts := format(
       'select t.service, t.total, e.errors, e.errors_before, e.first_seen, e.last_seen
        from (select c.service, sum(c.events)::bigint as total from %s c where $3 is null or c.tenant = $3 group by 1) t
@@ -237,6 +245,7 @@ begin
      where c.errors > 0
      order by c.errors desc, c.service', substr(v_errors, length(' union all ') + 1), v_counts)
     using s.window_start, v_before, p_tenant;
+  perform set_config('max_parallel_workers_per_gather', v_workers, true);
 end
 $f$;
 

@@ -11,7 +11,9 @@ fn described() -> BTreeSet<(String, String)> {
         .filter_map(|call| {
             let (kind, rest) = call.split_once("!(")?;
             let name = rest.split('"').nth(1)?;
-            ["counter", "gauge", "histogram"].contains(&kind).then(|| (name.to_owned(), kind.to_owned()))
+            ["counter", "gauge", "histogram"]
+                .contains(&kind)
+                .then(|| (name.to_owned(), kind.to_owned()))
         })
         .collect()
 }

@@ -146,19 +146,36 @@ async fn an_event_is_found_by_its_id_wherever_the_time_in_the_id_is() {
          v(id, age, tenant, message)"
     );
     with_events(&insert, async |database| {
-        let found = async |arguments: &str| lines(database, &format!("select message, tenant from get_log({arguments})")).await;
-        assert_eq!(found("'a0000000-0000-4000-8000-000000000001'").await, ["random default"]);
-        assert_eq!(found("'00000000-0000-7000-8000-000000000002'").await, ["of 1970 default"]);
-        assert_eq!(found("'01935b6e-7a60-7f3a-8000-000000000003'").await, ["of 2024 default"]);
+        let found =
+            async |arguments: &str| lines(database, &format!("select message, tenant from get_log({arguments})")).await;
+        assert_eq!(
+            found("'a0000000-0000-4000-8000-000000000001'").await,
+            ["random default"]
+        );
+        assert_eq!(
+            found("'00000000-0000-7000-8000-000000000002'").await,
+            ["of 1970 default"]
+        );
+        assert_eq!(
+            found("'01935b6e-7a60-7f3a-8000-000000000003'").await,
+            ["of 2024 default"]
+        );
         let both = "(select id from application_logs where message = 'at its time' limit 1)";
         assert_eq!(found(both).await, ["at its time blue", "at its time green"]);
-        assert_eq!(found(&format!("{both}, p_tenant := 'green'")).await, ["at its time green"]);
+        assert_eq!(
+            found(&format!("{both}, p_tenant := 'green'")).await,
+            ["at its time green"]
+        );
         let twice = "'a0000000-0000-4000-8000-000000000005'";
         assert_eq!(found(twice).await, ["newer default", "older default"]);
         let older = "(select \"timestamp\" from application_logs where message = 'older')";
         assert_eq!(found(&format!("{twice}, {older}")).await, ["older default"]);
         assert!(found("gen_random_uuid()").await.is_empty());
-        let context = lines(database, &format!("select place, message from get_log_context({twice}, 0, 0)")).await;
+        let context = lines(
+            database,
+            &format!("select place, message from get_log_context({twice}, 0, 0)"),
+        )
+        .await;
         assert_eq!(context, ["0 newer"]);
     })
     .await;
@@ -168,11 +185,22 @@ async fn an_event_is_found_by_its_id_wherever_the_time_in_the_id_is() {
 async fn a_level_that_is_none_is_refused() {
     with_events("", async |database| {
         for question in ["search_logs(p_level := 'loud')", "get_log_volume(p_level := 'loud')"] {
-            let refused = sqlx::query(&format!("select * from {question}")).fetch_all(&database.pool).await;
-            assert!(refused.expect_err(question).to_string().contains("no event has the level loud"));
+            let refused = sqlx::query(&format!("select * from {question}"))
+                .fetch_all(&database.pool)
+                .await;
+            assert!(
+                refused
+                    .expect_err(question)
+                    .to_string()
+                    .contains("no event has the level loud")
+            );
         }
         for level in ["error", "Error", "FATAL"] {
-            assert!(rows(database, &format!("select * from search_logs(p_level := '{level}')")).await.is_empty());
+            assert!(
+                rows(database, &format!("select * from search_logs(p_level := '{level}')"))
+                    .await
+                    .is_empty()
+            );
         }
     })
     .await;

@@ -8,7 +8,11 @@
 //! counts up to date and prints a table: median, fastest and slowest of several calls, as the client sees them.
 //! On Community then once more as the service keeps them, the newest two days as rows, and with every chunk in the
 //! columnstore. A database that has something there already is asked once, as it is.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool that reports on its terminal")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a tool that reports on its terminal"
+)]
 
 use std::time::{Duration, Instant};
 
@@ -116,6 +120,14 @@ async fn fill(pool: &PgPool, rows: u32) -> Result<()> {
     .bind(begun)
     .execute(pool)
     .await?;
+    // So does it with what came after its minute was counted.
+    if newest.is_some() {
+        sqlx::query("select log_writer.note_late_events(array[$1], array[$2])")
+            .bind(begun)
+            .bind(now)
+            .execute(pool)
+            .await?;
+    }
     eprintln!(
         "{written} events written in {:.0} s ({spans} spans)",
         started.elapsed().as_secs_f64()
@@ -175,7 +187,11 @@ async fn compress(pool: &PgPool, older_than: &str) -> Result<()> {
             .await?;
     }
     pool.execute("vacuum analyze application_logs").await?;
-    println!("{} chunks compressed in {:.0} s", chunks.len(), started.elapsed().as_secs_f64());
+    println!(
+        "{} chunks compressed in {:.0} s",
+        chunks.len(),
+        started.elapsed().as_secs_f64()
+    );
     Ok(())
 }
 
