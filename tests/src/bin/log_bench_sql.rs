@@ -153,7 +153,8 @@ async fn count(pool: &PgPool, edition: &str) -> Result<()> {
             pool.execute(refresh.as_str()).await.with_context(|| refresh.clone())?;
         }
     } else {
-        while sqlx::query_scalar::<_, bool>("select log_writer.refresh_stats(interval '1 day')")
+        // Not more at once: rows of a time lie together then, as they do where the service counts every minute.
+        while sqlx::query_scalar::<_, bool>("select log_writer.refresh_stats(interval '1 hour')")
             .fetch_one(pool)
             .await?
         {}
