@@ -1,4 +1,4 @@
--- Counts without histograms, and the errors with their messages and users: what get_error_stats asks of hours is some thousand
+-- Counts without levels and durations, and the errors with their messages and users: what get_error_stats asks of hours is some thousand
 -- narrow rows, instead of ten thousands of wide ones and every error itself.
 --
 -- log_stats_5m is made of log_stats_1m. log_errors_5m reads each error once, through their index, when they are counted.
@@ -13,7 +13,7 @@ set local client_min_messages = error;
 do $m$
 declare
   v_sums constant text := $q$
-    select time_bucket(interval '5 minutes', s.bucket) as bucket, s.tenant, s.service, s.level,
+    select time_bucket(interval '5 minutes', s.bucket) as bucket, s.tenant, s.service,
       sum(s.events)::bigint as events,
       sum(s.errors)::bigint as errors,
       min(s.first_seen) as first_seen,
@@ -35,7 +35,7 @@ declare
 begin
   if log_writer.timescale_edition() = 'community' then
     execute 'create materialized view public.log_stats_5m' || v_options || v_sums
-      || 'public.log_stats_1m s group by 1, 2, 3, 4 with no data';
+      || 'public.log_stats_1m s group by 1, 2, 3 with no data';
     execute 'create materialized view public.log_errors_5m' || v_options || v_errors || ' group by 1, 2, 3 with no data';
     perform add_continuous_aggregate_policy('public.log_stats_5m', start_offset => interval '14 days',
       end_offset => interval '1 minute', schedule_interval => interval '1 minute');
@@ -51,21 +51,21 @@ begin
     from log_writer.stats_state for update;
 
     execute 'create table log_writer.stats_5m as ' || v_sums || $q$log_writer.stats_1m s
-      where s.bucket < (select time_bucket(interval '5 minutes', counted_until) from log_writer.stats_state) group by 1, 2, 3, 4$q$;
+      where s.bucket < (select time_bucket(interval '5 minutes', counted_until) from log_writer.stats_state) group by 1, 2, 3$q$;
     execute 'create table log_writer.errors_5m as ' || v_errors || ' group by 1, 2, 3 limit 0';
-    alter table log_writer.stats_5m add primary key (bucket, tenant, service, level);
+    alter table log_writer.stats_5m add primary key (bucket, tenant, service);
     alter table log_writer.errors_5m add primary key (bucket, tenant, service);
 
     execute $q$create view public.log_stats_5m as select * from log_writer.stats_5m
         where bucket < (select time_bucket(interval '5 minutes', counted_until) from log_writer.stats_state)
-      union all select time_bucket(interval '5 minutes', l."timestamp") as bucket, l.tenant, l.service, l.level,
+      union all select time_bucket(interval '5 minutes', l."timestamp") as bucket, l.tenant, l.service,
           count(*) as events,
           count(*) filter (where l.level in ('ERROR', 'FATAL')) as errors,
           min(l."timestamp") as first_seen,
           max(l."timestamp") as last_seen
         from public.application_logs l
         where l."timestamp" >= (select time_bucket(interval '5 minutes', counted_until) from log_writer.stats_state)
-      group by 1, 2, 3, 4$q$;
+      group by 1, 2, 3$q$;
     execute $q$create view public.log_errors_5m as select * from log_writer.errors_5m
         where bucket < (select time_bucket(interval '5 minutes', counted_until) from log_writer.stats_state)
       union all $q$ || v_errors || $q$
@@ -86,7 +86,7 @@ begin
         if v_lower >= v_upper then return; end if;
         delete from log_writer.stats_5m where bucket >= v_lower and bucket < v_upper;
         execute 'insert into log_writer.stats_5m ' || %1$L
-          || 'log_writer.stats_1m s where s.bucket >= $1 and s.bucket < $2 group by 1, 2, 3, 4' using v_lower, v_upper;
+          || 'log_writer.stats_1m s where s.bucket >= $1 and s.bucket < $2 group by 1, 2, 3' using v_lower, v_upper;
         delete from log_writer.errors_5m where bucket >= v_lower and bucket < v_upper;
         execute 'insert into log_writer.errors_5m ' || %2$L
           || ' and l."timestamp" >= $1 and l."timestamp" < $2 group by 1, 2, 3' using v_lower, v_upper;
@@ -123,14 +123,14 @@ comment on function public.log_rested_until is
   'Used by the other functions: minutes before this are counted by now, unless counting is late. What is newer is cheaper to '
   'count from the events themselves.';
 
--- Counts without durations from a minute until now, as SQL.
+-- Events from a minute until now, counted, as SQL.
 create function public.log_counts_since(p_from timestamptz) returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $f$
 declare
   origin constant timestamptz := timestamptz '2000-01-01 00:00:00+00';
-  counts constant text := 'select bucket, tenant, service, level, events, errors, last_seen from public.log_stats_';
+  counts constant text := 'select bucket, tenant, service, events, last_seen from public.log_stats_';
   v_rested timestamptz := greatest(public.log_rested_until(), p_from);
   v_first timestamptz := date_bin(interval '5 minutes', p_from + interval '4 minutes 59.999999 seconds', origin);
   v_last timestamptz := date_bin(interval '5 minutes', v_rested, origin);
@@ -145,13 +145,12 @@ begin
       format('%s1m where bucket >= %L and bucket < %L', counts, v_last, v_rested)];
   end if;
   return '(' || array_to_string(parts, ' union all ') || format(
-    ' union all select date_trunc(''minute'', l."timestamp"), l.tenant, l.service, l.level, count(*),
-        count(*) filter (where l.level in (''ERROR'', ''FATAL'')), max(l."timestamp")
-      from public.application_logs l where l."timestamp" >= %L group by 1, 2, 3, 4)', v_rested);
+    ' union all select date_trunc(''minute'', l."timestamp"), l.tenant, l.service, count(*), max(l."timestamp")
+      from public.application_logs l where l."timestamp" >= %L group by 1, 2, 3)', v_rested);
 end
 $f$;
 comment on function public.log_counts_since is
-  'Used by the other functions: SQL that reads the counts from a minute until now, by five minutes where it can.';
+  'Used by the other functions: SQL that counts events from a minute until now, by five minutes where it can.';
 
 create or replace function public.get_error_stats(p_window interval default interval '1 hour', p_tenant text default null)
 returns table (

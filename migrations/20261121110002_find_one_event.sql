@@ -183,13 +183,7 @@ as $f$
 #variable_conflict use_column
 declare
   s record := public.log_stats_source(p_window);
-  v_bucket interval := greatest(coalesce(p_bucket, s.width), s.width);
-  v_counts text := s.name;
 begin
-  -- Whole five minutes are counted as such.
-  if s.width = interval '1 minute' and mod(extract(epoch from v_bucket), 300) = 0 then
-    v_counts := public.log_counts_since(s.window_start);
-  end if;
   return query execute format(
     'select date_bin($2, c.bucket, timestamptz ''2000-01-01 00:00:00+00''), c.service, c.level,
        sum(c.events)::bigint, sum(c.errors)::bigint
@@ -197,8 +191,8 @@ begin
      where c.bucket >= $1 and ($3 is null or c.service = $3) and ($4 is null or c.level = $4) and ($5 is null or c.tenant = $5)
      group by 1, 2, 3
      order by 1, 2, 3
-     limit 10000', v_counts)
-    using s.window_start, v_bucket, p_service, public.log_level(p_level), p_tenant;
+     limit 10000', s.name)
+    using s.window_start, greatest(coalesce(p_bucket, s.width), s.width), p_service, public.log_level(p_level), p_tenant;
 end
 $f$;
 

@@ -62,10 +62,10 @@ const DIFFERENT: [&str; 6] = [
      select count(*) from raw r full join log_pattern_stats_5m s using (bucket, tenant, service, level, pattern)
      where r.n is distinct from s.events",
     "with raw as (
-       select time_bucket(interval '5 minutes', \"timestamp\") as bucket, tenant, service, level, count(*) as n,
+       select time_bucket(interval '5 minutes', \"timestamp\") as bucket, tenant, service, count(*) as n,
          count(*) filter (where level in ('ERROR', 'FATAL')) as e, min(\"timestamp\") as f, max(\"timestamp\") as l
-       from application_logs group by 1, 2, 3, 4)
-     select count(*) from raw r full join log_stats_5m s using (bucket, tenant, service, level)
+       from application_logs group by 1, 2, 3)
+     select count(*) from raw r full join log_stats_5m s using (bucket, tenant, service)
      where (r.n, r.e, r.f, r.l) is distinct from (s.events, s.errors, s.first_seen, s.last_seen)",
     "with raw as (
        select time_bucket(interval '5 minutes', \"timestamp\") as bucket, tenant, service, count(*) as n,
