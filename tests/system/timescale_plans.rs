@@ -21,10 +21,11 @@ use crate::timescale_database::{TestDatabase, with_empty_database};
 
 /// Ten days of events, a hundred users, one correlation id for every three events.
 const SAMPLE: &str = "
-insert into application_logs (id, \"timestamp\", ingested_at, batch_id, tenant, level, service, message, correlation_id, user_id, trace_id)
+insert into application_logs (id, \"timestamp\", ingested_at, batch_id, tenant, level, service, message, correlation_id, user_id, trace_id, pattern)
 select md5(i::text)::uuid, now() - i * interval '21.6 s', now(), i / 100, 'default',
   (array['INFO', 'WARN', 'DEBUG', 'ERROR', 'INFO', 'INFO', 'INFO', 'INFO', 'INFO', 'INFO'])[1 + i % 10], 'svc-' || i % 7,
-  'message ' || i, 'c' || i / 3, 'user-' || i % 101, md5('t' || i / 5)
+  'message ' || i, 'c' || i / 3, 'user-' || i % 101, md5('t' || i / 5),
+  case when i % 10 in (1, 3) then i % 50 end
 from generate_series(1, 40000) i;
 analyze application_logs";
 
