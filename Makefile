@@ -1,6 +1,6 @@
 # The two commands that do everything are `make run` and `make test`; the scripts behind them are in dev/.
 
-.PHONY: help run demo test bench instructions bench-sql faults backlog fuzz up down env psql clean-stack
+.PHONY: help run demo test bench bench-full bench-parts instructions bench-sql faults backlog fuzz up down env psql clean-stack
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
@@ -27,6 +27,12 @@ fuzz: ## looks for input that breaks a promise: FUZZ_SECONDS=300 for each target
 
 bench: ## the rate beside raw COPY and Vector's statement, CPU, memory, instructions an event: ROUNDS=3 EVENTS=400000 ROOT=…
 	@dev/bench.sh
+
+bench-full: ## how cost grows, both stores for ten minutes, two replicas: PARTS="connections held" ROWS=10000000 MINUTES=10 ROOT=…
+	@dev/bench.sh full
+
+bench-parts: ## times decode, encode, bulk body and bulk answer alone, by criterion: ARGUMENTS=normalise for some of them
+	@cargo bench --package log-writer-service --features targets --bench parts -- $(ARGUMENTS)
 
 instructions: ## counts what one event costs the service, by valgrind: ARGUMENTS=--profile for where
 	@dev/instructions.sh $(ARGUMENTS)

@@ -1,15 +1,17 @@
-//! A fixed replay: the same requests to rows, and the same rows to bulk bodies, for counting instructions.
+//! A fixed replay: the same requests to rows, and the same rows to bulk bodies, for counting instructions and for timing
+//! each step alone.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, sync::Arc};
 
 use bytes::Bytes;
 
 use super::stored::CONFIG;
 use crate::{
-    elasticsearch::{BulkBody, DocumentWriter, document_id},
-    event::Timestamp,
+    elasticsearch::{BulkBody, DocumentWriter, Verdict, document_id, read_answer},
+    event::{Arrival, LogEvent, Normaliser, StoredEvent, Timestamp},
     ingest::{Incoming, Ingestor, NewPatterns, Patterns, Readiness},
-    timescale::{copy_stream, read_stream},
+    timescale::{EncodedRows, copy_stream, read_stream},
+    wire::{self, Piece, SplitSettings},
 };
 
 const REQUESTS: usize = 10;
@@ -27,6 +29,7 @@ pub struct Replay {
     /// The rows of each body as COPY sends them.
     streams: Vec<Vec<u8>>,
     documents: DocumentWriter,
+    normaliser: Normaliser,
 }
 
 impl Replay {
@@ -54,6 +57,7 @@ impl Replay {
             bodies,
             streams,
             documents,
+            normaliser: Normaliser::new(&CONFIG.events).expect("the default aliases can be used"),
         }
     }
 
@@ -68,13 +72,75 @@ impl Replay {
     /// Reads every COPY back and makes its bulk body.
     pub fn deliver(&self) {
         for stream in &self.streams {
-            let mut bulk = BulkBody::new(CONFIG.elasticsearch.naming);
-            for event in read_stream(stream).expect("rows of our own") {
-                let id = document_id(event.id, event.timestamp, &event.tenant, "default");
-                bulk.push("logs-app-default", &id, &event, &self.documents);
-            }
+            let bulk = self.bulk_body(&read_stream(stream).expect("rows of our own"));
             assert_eq!(bulk.len(), PER_REQUEST);
         }
+    }
+
+    /// Splits every body and normalises its events, and nothing else of [`Self::receive`].
+    pub fn events(&self) -> Vec<LogEvent<'_>> {
+        let settings = SplitSettings {
+            wrappers: &CONFIG.events.wrappers,
+            events_max: CONFIG.events.per_request_max,
+        };
+        let arrival = Arrival {
+            at: NOW,
+            tenant: None,
+            wrapper: None,
+        };
+        let mut events = Vec::with_capacity(Self::EVENTS);
+        for body in &self.bodies {
+            let text = str::from_utf8(body).expect("written as text");
+            let pieces = wire::split(text, Some("application/json"), &settings, &mut |_| true);
+            for piece in pieces.expect("an array") {
+                if let Piece::Event(raw) = piece {
+                    events.push(self.normaliser.normalise(raw, &arrival).expect("an event"));
+                }
+            }
+        }
+        assert_eq!(events.len(), Self::EVENTS);
+        events
+    }
+
+    /// Encodes events as rows, as one request's; their bytes.
+    pub fn encode(&self, events: &[LogEvent<'_>]) -> usize {
+        let target = Arc::from("logs-app-default");
+        let mut rows = EncodedRows::with_capacity(events.len() * 600, events.len());
+        for event in events {
+            rows.push(event, NOW, Some(&target));
+        }
+        rows.bytes()
+    }
+
+    /// The rows of every COPY, read back.
+    pub fn stored(&self) -> Vec<StoredEvent> {
+        let read = |stream: &Vec<u8>| read_stream(stream).expect("rows of our own");
+        self.streams.iter().flat_map(read).collect()
+    }
+
+    /// The bulk body of these rows.
+    pub fn bulk_body(&self, events: &[StoredEvent]) -> BulkBody {
+        let mut bulk = BulkBody::new(CONFIG.elasticsearch.naming);
+        for event in events {
+            let id = document_id(event.id, event.timestamp, &event.tenant, "default");
+            bulk.push("logs-app-default", &id, event, &self.documents);
+        }
+        bulk
+    }
+
+    /// What Elasticsearch answers when it has indexed [`Self::EVENTS`] documents.
+    pub fn bulk_answer() -> String {
+        let item = r#"{"create":{"_index":".ds-logs-app-default-2026.11.21-000001","status":201}}"#;
+        format!(r#"{{"items":[{}]}}"#, vec![item; Self::EVENTS].join(","))
+    }
+
+    /// Reads such an answer; how many documents are indexed.
+    pub fn read_answer(answer: &str) -> usize {
+        let verdicts = read_answer(200, answer.as_bytes(), Self::EVENTS).expect("an answer");
+        let indexed = verdicts
+            .iter()
+            .filter(|verdict| matches!(verdict, Verdict::Indexed { .. }));
+        indexed.count()
     }
 }
 

@@ -1,16 +1,14 @@
 //! The legs: raw COPY, Vector's statement, and the service, each writing the same rows into the same empty table.
 
-use std::{
-    cell::Cell,
-    time::{Duration, Instant},
-};
-
-use anyhow::{Context as _, Result};
-use futures::future::try_join_all;
+use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 use sqlx::{Connection as _, PgConnection, types::Json};
 
-use super::{Bench, PER_REQUEST, PER_TRANSACTION, load};
+use super::{
+    Bench, PER_REQUEST, PER_TRANSACTION,
+    ground::{Ground, Sample},
+    load::{self, Times, share},
+};
 use crate::process::Process;
 
 /// Requests or transactions of the legs that measure one connection.
@@ -32,13 +30,6 @@ pub enum Leg {
     SingleOurs,
 }
 
-/// How long a leg took, and each of its exchanges.
-#[derive(Debug)]
-pub struct Times {
-    took: Duration,
-    each: Vec<Duration>,
-}
-
 /// What one leg of one round showed.
 #[derive(Debug, Clone, Serialize)]
 pub struct Figure {
@@ -46,18 +37,9 @@ pub struct Figure {
     pub leg: Leg,
     /// From 1.
     pub round: usize,
-    /// Events a second.
-    pub rate: f64,
-    /// Half of the answers took at most so long, in milliseconds.
-    pub p50_ms: f64,
-    /// 99 of 100 took at most so long.
-    pub p99_ms: f64,
-    /// Processor time of the service, in microseconds an event.
-    pub service_cpu_us: f64,
-    /// Of PostgreSQL.
-    pub server_cpu_us: f64,
-    /// Of this tool.
-    pub load_cpu_us: f64,
+    /// Rate, answers, processor time.
+    #[serde(flatten)]
+    pub sample: Sample,
     /// Most resident memory of the service.
     pub service_bytes: u64,
 }
@@ -80,18 +62,11 @@ impl Leg {
     }
 }
 
-impl Times {
-    fn quantile_ms(&self, percent: usize) -> f64 {
-        let position = (self.each.len() * percent).div_ceil(100).saturating_sub(1);
-        self.each.get(position).map_or(0.0, |time| time.as_secs_f64() * 1e3)
-    }
-}
-
 impl Bench {
     /// Resident memory of the service before it had anything to do.
     #[must_use]
     pub fn idle_bytes(&self) -> u64 {
-        self.idle_bytes
+        self.ground.idle_bytes
     }
 
     /// Average size of an event as sent.
@@ -102,7 +77,7 @@ impl Bench {
 
     /// One text from a query.
     pub async fn text(&self, query: &str) -> String {
-        self.database.text(query).await
+        self.ground.database.text(query).await
     }
 
     /// Runs one leg.
@@ -110,54 +85,45 @@ impl Bench {
     /// # Errors
     /// If anything was refused, or the table does not hold exactly what was sent.
     pub async fn run(&self, leg: Leg, round: usize) -> Result<Figure> {
-        self.begin_leg().await;
-        let service = Process::of(self.service.pid());
+        let Ground { service, .. } = &self.ground;
+        self.ground.clear().await;
         // What it does by itself each minute must not disturb the others.
-        self.service.signal(if leg.is_ours() { "CONT" } else { "STOP" });
-        let cpu = || [service.cpu(), self.server.cpu_with_children(), Process::own().cpu()];
-        let memory = service.watch_memory();
-        let before = cpu();
-        let measured = match leg {
-            Leg::Copy => self.copy(PER_TRANSACTION, 2, usize::MAX).await,
-            Leg::SingleCopy => self.copy(PER_REQUEST, 1, SINGLE_MAX).await,
-            Leg::Vector => self.vector(5).await,
-            Leg::Ours(connections) => load::send(self.service.address(), &self.requests, connections).await,
-            Leg::SingleOurs => {
-                let requests = &self.requests[..SINGLE_MAX.min(self.requests.len())];
-                load::send(self.service.address(), requests, 1).await
+        service.signal(if leg.is_ours() { "CONT" } else { "STOP" });
+        let memory = Process::of(service.pid()).watch_memory();
+        let requests = match leg {
+            Leg::SingleCopy | Leg::SingleOurs => SINGLE_MAX.min(self.requests.len()),
+            Leg::Copy | Leg::Vector | Leg::Ours(_) => self.requests.len(),
+        };
+        let events = requests * PER_REQUEST;
+        let work = async {
+            match leg {
+                Leg::Copy => self.copy(PER_TRANSACTION, 2, events).await,
+                Leg::SingleCopy => self.copy(PER_REQUEST, 1, events).await,
+                Leg::Vector => self.vector(5).await,
+                Leg::Ours(connections) => load::send(service.address(), &self.requests, connections).await,
+                Leg::SingleOurs => load::send(service.address(), &self.requests[..requests], 1).await,
             }
         };
-        let spent: Vec<Duration> = cpu()
-            .iter()
-            .zip(before)
-            .map(|(after, before)| *after - before)
-            .collect();
-        self.service.signal("CONT");
-        let times = measured.with_context(|| leg.name())?;
-        let events = match leg {
-            Leg::SingleCopy | Leg::SingleOurs => times.each.len() * PER_REQUEST,
-            Leg::Copy | Leg::Vector | Leg::Ours(_) => {
-                self.check_stored().await.with_context(|| leg.name())?;
-                self.events()
-            }
-        };
-        let per_event = |time: Duration| time.as_secs_f64() * 1e6 / events as f64;
+        let measured = self.ground.measure(events, work).await;
+        service.signal("CONT");
+        let sample = measured.with_context(|| leg.name())?;
+        let stored = self.ground.stored().await;
+        ensure!(
+            usize::try_from(stored)? == events,
+            "{}: {stored} rows are stored of {events} events",
+            leg.name()
+        );
         Ok(Figure {
             leg,
             round,
-            rate: events as f64 / times.took.as_secs_f64(),
-            p50_ms: times.quantile_ms(50),
-            p99_ms: times.quantile_ms(99),
-            service_cpu_us: per_event(spent[0]),
-            server_cpu_us: per_event(spent[1]),
-            load_cpu_us: per_event(spent[2]),
+            sample,
             service_bytes: memory.take_most(),
         })
     }
 
     /// Binary COPY, each in a transaction of its own.
-    async fn copy(&self, rows: usize, connections: usize, transactions_max: usize) -> Result<Times> {
-        let copies: Vec<_> = (0..self.events().div_ceil(rows).min(transactions_max))
+    async fn copy(&self, rows: usize, connections: usize, events: usize) -> Result<Times> {
+        let copies: Vec<_> = (0..events.div_ceil(rows))
             .map(|number| self.copy_of(number * rows, (number + 1) * rows))
             .collect();
         share(
@@ -190,36 +156,8 @@ impl Bench {
     async fn connections(&self, count: usize) -> Result<Vec<PgConnection>> {
         let mut connections = Vec::with_capacity(count);
         for _ in 0..count {
-            connections.push(PgConnection::connect(self.database.url()).await?);
+            connections.push(PgConnection::connect(self.ground.database.url()).await?);
         }
         Ok(connections)
     }
-}
-
-/// Lets connections take one piece of work after the other, each as soon as it has done the one before.
-///
-/// # Errors
-/// The first one; the rest is left.
-pub(super) async fn share<T, C>(
-    work: &[T],
-    connections: Vec<C>,
-    one: impl AsyncFn(&mut C, &T) -> Result<()>,
-) -> Result<Times> {
-    let next = Cell::new(0);
-    let start = Instant::now();
-    let workers = connections.into_iter().map(async |mut connection| {
-        let mut times = Vec::new();
-        while let Some(piece) = work.get(next.replace(next.get() + 1)) {
-            let start = Instant::now();
-            one(&mut connection, piece).await?;
-            times.push(start.elapsed());
-        }
-        anyhow::Ok(times)
-    });
-    let mut each = try_join_all(workers).await?.concat();
-    each.sort();
-    Ok(Times {
-        took: start.elapsed(),
-        each,
-    })
 }

@@ -2,14 +2,24 @@
 //!
 //! [`Bench`] keeps a service and what every leg writes: [`events`] as bodies, and the rows that these became, read back from
 //! the table, so that all legs store the same. [`legs`] are the things compared, [`load`] sends
-//! bodies, [`report`] says what came out.
+//! bodies, [`meter`] counts processor time, [`report`] says what came out.
+//!
+//! What takes longer (`make bench-full`): [`growth`] (the same at one size after the other), [`stores`] (both stores at a
+//! rate that is held), [`replicas`] (two of them); [`full`] keeps what they showed, [`plots`] draws it.
 
 pub mod events;
+pub mod full;
+pub mod ground;
+pub mod growth;
 pub mod legs;
 pub mod load;
+pub mod meter;
+pub mod plots;
+pub mod replicas;
 pub mod report;
+pub mod stores;
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
@@ -17,12 +27,8 @@ use futures::TryStreamExt as _;
 use serde_json::value::RawValue;
 use sqlx::postgres::PgPoolCopyExt as _;
 
-use crate::{
-    client::Request,
-    process::Process,
-    service::{Service, Settings},
-    stack::Database,
-};
+use self::{events::Shape, ground::Ground};
+use crate::client::Request;
 
 /// Events of one request, and rows of one of Vector's statements.
 pub const PER_REQUEST: usize = 100;
@@ -36,9 +42,7 @@ const COPY_TRAILER: &[u8] = &[0xff, 0xff];
 /// A service and what every leg writes.
 #[derive(Debug)]
 pub struct Bench {
-    service: Service,
-    database: Database,
-    server: Process,
+    ground: Ground,
     /// Encoded requests.
     requests: Vec<Bytes>,
     bytes_per_event: f64,
@@ -47,7 +51,6 @@ pub struct Bench {
     ends: Vec<usize>,
     /// Their rows as JSON arrays, for Vector's statement.
     arrays: Vec<Box<RawValue>>,
-    idle_bytes: u64,
 }
 
 impl Bench {
@@ -56,38 +59,18 @@ impl Bench {
     /// # Errors
     /// If a request is refused, or the table does not hold what was sent.
     pub async fn prepare(program: &Path, database_url: &str, events: usize) -> Result<Self> {
-        let database = Database::create_on(database_url).await;
-        let settings = Settings::default()
-            .set("database.url", database.url())
-            .set("elasticsearch.enabled", "false")
-            .program(program);
-        let service = Service::start(settings).await;
-        // What starting took has been given back by then, and every connection is made.
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        let idle_bytes = Process::of(service.pid()).resident_bytes();
-        let bodies = events::bodies(chrono::Utc::now(), events / PER_REQUEST, PER_REQUEST);
+        let ground = Ground::start(program, database_url, |settings| settings).await?;
+        let bodies = events::bodies(chrono::Utc::now(), 0..events, PER_REQUEST, Shape::Typical);
         let bytes: usize = bodies.iter().map(String::len).sum();
-        let requests = bodies.into_iter().map(|body| {
-            let request = Request::new("POST", "/ingest", body).header("content-type", "application/json");
-            Bytes::from(request.encode())
-        });
-        let backend = database.number("select pg_backend_pid()::bigint").await;
-        let server = Process::of(u32::try_from(backend)?)
-            .parent()
-            .context("the server is not on this machine")?;
         let mut bench = Self {
-            service,
-            database,
-            server,
-            requests: requests.collect(),
+            ground,
+            requests: encoded(bodies),
             bytes_per_event: bytes as f64 / events as f64,
             rows: Bytes::new(),
             ends: Vec::new(),
             arrays: Vec::new(),
-            idle_bytes,
         };
-        load::send(bench.service.address(), &bench.requests, 8).await?;
-        bench.check_stored().await?;
+        bench.ground.send(&bench.requests, events, 8).await?;
         bench.read_rows().await?;
         bench.read_arrays().await?;
         Ok(bench)
@@ -99,31 +82,10 @@ impl Bench {
         self.requests.len() * PER_REQUEST
     }
 
-    /// Empties the table and flushes what is left of the leg before: every leg begins alike.
-    async fn begin_leg(&self) {
-        self.database.execute("truncate public.application_logs").await;
-        self.database.execute("truncate log_writer.requests").await;
-        self.database.execute("checkpoint").await;
-    }
-
-    /// That the table holds every event once, by the key that each of them has.
-    async fn check_stored(&self) -> Result<()> {
-        let stored = self
-            .database
-            .number("select count(*) from public.application_logs")
-            .await;
-        ensure!(
-            usize::try_from(stored)? == self.events(),
-            "{stored} rows are stored of {} events",
-            self.events()
-        );
-        Ok(())
-    }
-
     async fn read_rows(&mut self) -> Result<()> {
         // COPY of a hypertable's own name would give nothing.
         let statement = "copy (select * from public.application_logs order by batch_id, id) to stdout (format binary)";
-        let mut messages = self.database.pool().copy_out_raw(statement).await?;
+        let mut messages = self.ground.database.pool().copy_out_raw(statement).await?;
         let mut stream = Vec::new();
         while let Some(message) = messages.try_next().await? {
             stream.extend_from_slice(&message);
@@ -147,7 +109,7 @@ impl Bench {
 
     async fn read_arrays(&mut self) -> Result<()> {
         let query = "select jsonb_strip_nulls(to_jsonb(l))::text from public.application_logs l order by batch_id, id";
-        let mut found = sqlx::query_scalar::<_, String>(query).fetch(self.database.pool());
+        let mut found = sqlx::query_scalar::<_, String>(query).fetch(self.ground.database.pool());
         let mut waiting = Vec::new();
         while let Some(row) = found.try_next().await? {
             // Without the blanks that the type shows: as a sender writes it.
@@ -167,6 +129,15 @@ impl Bench {
         let end = self.ends[to.min(self.ends.len()) - 1];
         Bytes::from([COPY_HEADER, &self.rows[start..end], COPY_TRAILER].concat())
     }
+}
+
+/// Requests as they are sent.
+fn encoded(bodies: Vec<String>) -> Vec<Bytes> {
+    let requests = bodies.into_iter().map(|body| {
+        let request = Request::new("POST", "/ingest", body).header("content-type", "application/json");
+        Bytes::from(request.encode())
+    });
+    requests.collect()
 }
 
 /// Length of the row that stands first.

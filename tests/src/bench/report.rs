@@ -106,7 +106,7 @@ impl Report {
             self.compare(
                 &format!("service CPU with {count} connections, µs an event"),
                 Bound::AtMost(2.5),
-                |round| round.of(ours, |figure| figure.service_cpu_us),
+                |round| round.of(ours, |figure| figure.sample.cost.service_cpu_us),
             );
             self.compare(
                 &format!("resident memory with {count} connections, MiB"),
@@ -118,7 +118,8 @@ impl Report {
             "one connection: p50 of the answer beyond that of its COPY, ms",
             Bound::AtMost(0.5),
             |round| {
-                round.of(Leg::SingleOurs, |figure| figure.p50_ms) - round.of(Leg::SingleCopy, |figure| figure.p50_ms)
+                round.of(Leg::SingleOurs, |figure| figure.sample.p50_ms)
+                    - round.of(Leg::SingleCopy, |figure| figure.sample.p50_ms)
             },
         );
         let idle = mebibytes(self.idle_bytes);
@@ -185,12 +186,12 @@ impl Report {
             line(format!(
                 "| {} | {} | {} | {} | {} | {} | {} | {} |",
                 leg.name(),
-                of(|figure| figure.rate, 0),
-                of(|figure| figure.p50_ms, 2),
-                of(|figure| figure.p99_ms, 1),
-                of(|figure| figure.service_cpu_us, 2),
-                of(|figure| figure.server_cpu_us, 2),
-                of(|figure| figure.load_cpu_us, 2),
+                of(|figure| figure.sample.rate, 0),
+                of(|figure| figure.sample.p50_ms, 2),
+                of(|figure| figure.sample.p99_ms, 1),
+                of(|figure| figure.sample.cost.service_cpu_us, 2),
+                of(|figure| figure.sample.cost.server_cpu_us, 2),
+                of(|figure| figure.sample.cost.load_cpu_us, 2),
                 of(|figure| mebibytes(figure.service_bytes), 0),
             ));
         }
@@ -219,7 +220,7 @@ struct Round<'r>(Vec<&'r Figure>);
 
 impl Round<'_> {
     fn rate(&self, leg: Leg) -> f64 {
-        self.of(leg, |figure| figure.rate)
+        self.of(leg, |figure| figure.sample.rate)
     }
 
     fn of(&self, leg: Leg, value: impl Fn(&Figure) -> f64) -> f64 {
@@ -245,7 +246,7 @@ fn mebibytes(bytes: u64) -> f64 {
     bytes as f64 / 1_048_576.0
 }
 
-fn machine() -> String {
+pub(super) fn machine() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let value = |text: &str, name: &str| {
         let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
@@ -262,7 +263,7 @@ fn machine() -> String {
     )
 }
 
-fn uptime() -> String {
+pub(super) fn uptime() -> String {
     let output = Command::new("uptime").output();
     output.map_or_else(
         |_| String::new(),

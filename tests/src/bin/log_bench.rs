@@ -75,10 +75,10 @@ async fn main() -> Result<()> {
             eprintln!(
                 "round {round}: {:<56} {:>7.0} events/s, p50 {:.2} ms, service {:.2} µs, PostgreSQL {:.2} µs",
                 leg.name(),
-                figure.rate,
-                figure.p50_ms,
-                figure.service_cpu_us,
-                figure.server_cpu_us
+                figure.sample.rate,
+                figure.sample.p50_ms,
+                figure.sample.cost.service_cpu_us,
+                figure.sample.cost.server_cpu_us
             );
             report.figures.push(figure);
         }
