@@ -3,7 +3,7 @@
 //! In the order of an event's way: what is taken and stored (`recordings`, `odd_events`), how requests are answered (`answers`) and what they may hold (`memory`),
 //! when documents can be found (`searchable`) and changed (`replaced`), what a crash or an absent store costs (`crashes`), and what the
 //! service makes of the cluster's templates (`templates`), who gets in (`credentials`, `tls`), what the database's roles may do (`roles`), the other commands
-//! (`commands`, `archive`), questions about what is stored (`questions`, on a week of logs in `demo`), also by the Model Context Protocol (`agents`), and what
+//! (`commands`, `archive`), events in columns (`columns`), questions about what is stored (`questions`, on a week of logs in `demo`), also by the Model Context Protocol (`agents`), and what
 //! Vector's own programs send (`vector_programs`). `fake_is_real` holds the fake of the system suite to what
 //! the real server does.
 #![expect(
@@ -17,6 +17,7 @@
 mod agents;
 mod answers;
 mod archive;
+mod columns;
 mod commands;
 mod crashes;
 mod credentials;

@@ -101,6 +101,15 @@ impl Database {
         &self.pool
     }
 
+    /// Whether the server has the Community edition of TimescaleDB.
+    pub async fn is_community(&self) -> bool {
+        // Its library is loaded where its extension is.
+        self.execute("create extension if not exists timescaledb").await;
+        self.number("select (current_setting('timescaledb.license', true) = 'timescale')::int::bigint")
+            .await
+            == 1
+    }
+
     /// Runs a statement.
     pub async fn execute(&self, statement: &str) {
         let done = sqlx::query(statement).execute(&self.pool).await;

@@ -10,6 +10,7 @@
 
 mod timescale_archive;
 mod timescale_audit;
+mod timescale_columnar;
 mod timescale_commit;
 mod timescale_database;
 mod timescale_document;

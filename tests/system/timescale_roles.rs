@@ -322,7 +322,8 @@ async fn every_object_of_ours_is_somebodys_or_the_owners_on_purpose() {
         "'roles', 'rights', 'settings', 'stats_1m', 'stats_5m', 'errors_5m', 'stats_1h', 'stats_1d', 'pattern_stats_5m', 'stats_state', 'stats_stale',
         'tenant_roles', 'make_tenant_schema', 'set_tenant_rights', 'grant_tenant', 'revoke_tenant', 'remake_tenant_schemas',
         'forget_vanished_roles',
-        'apply_rights', 'grant_access', 'recount_stats', 'recount_minutes', 'revoke_access', 'set_rights', 'timescale_edition'";
+        'apply_rights', 'grant_access', 'recount_stats', 'recount_minutes', 'revoke_access', 'set_rights',
+        'set_storage_profile', 'timescale_edition'";
     let roles = Roles::create().await;
     let sql = format!(
         "with ours (kind, schema, name) as (

@@ -315,10 +315,29 @@ impl Store {
         if let Some(problem) = self.prepare_schema().await? {
             return Ok(Err(problem));
         }
+        if let Some(problem) = self.prepare_profile().await? {
+            return Ok(Err(problem));
+        }
         self.ingestor.clock().look(&self.pool).await?;
         timescale::bare_tenant(&self.pool, &self.config.events.default_tenant)
             .await
             .map(Ok)
+    }
+
+    /// Makes an empty database store events as configured; one that has some must do so already.
+    async fn prepare_profile(&self) -> Result<Option<String>, StoreError> {
+        let configured = self.config.storage.profile;
+        let present = timescale::storage_profile(&self.pool).await?;
+        if present != configured && self.config.database.migrate_on_start {
+            timescale::set_storage_profile(&self.config.database, configured).await?;
+        } else if present != configured {
+            return Ok(Some(format!(
+                "the storage profile of the database is {present}, storage.profile says {configured}, and \
+                 database.migrate_on_start is off: run `log-writer-service migrate`, or set storage.profile = {present}"
+            )));
+        }
+        tracing::info!(storage.profile = %configured, "events are stored");
+        Ok(None)
     }
 
     async fn prepare_schema(&self) -> Result<Option<String>, StoreError> {

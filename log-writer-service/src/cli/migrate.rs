@@ -5,10 +5,20 @@ use crate::timescale::{self, Edition, MigrationReport};
 
 /// Migrates, and prints what was done.
 pub(super) fn run(given: &Given) -> anyhow::Result<()> {
-    let database = given.begin()?.database;
-    let report = block_on(async { Ok(timescale::migrate(&database).await?) })
-        .map_err(|error| unreachable::explain(error, &database))?;
-    print(&text(&report))
+    let config = given.begin()?;
+    let (database, profile) = (config.database, config.storage.profile);
+    let migrate = async {
+        let report = timescale::migrate(&database).await?;
+        let is_changed = timescale::set_storage_profile(&database, profile).await?;
+        Ok((report, is_changed))
+    };
+    let (report, is_changed) = block_on(migrate).map_err(|error| unreachable::explain(error, &database))?;
+    let changed = if is_changed {
+        format!("events are stored by the profile {profile} from now on\n")
+    } else {
+        String::new()
+    };
+    print(&(text(&report) + &changed))
 }
 
 fn text(report: &MigrationReport) -> String {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use secrecy::ExposeSecret as _;
 use tracing_subscriber::EnvFilter;
 
-use super::{Config, auth, load::Merge};
+use super::{Config, Profile, auth, load::Merge};
 
 /// Vector's default `request.timeout_secs` of the http sink (0.57).
 const VECTOR_TIMEOUT: Duration = Duration::from_secs(60);
@@ -32,6 +32,7 @@ pub(super) fn between_keys(config: &Config, merge: &mut Merge) {
     tls(config, merge);
     events(config, merge);
     database(config, merge);
+    storage(config, merge);
     delivery(config, merge);
     retention(config, merge);
     if config.elasticsearch.enabled {
@@ -52,6 +53,7 @@ fn no_zeros(config: &Config, merge: &mut Merge) {
         tls: _,
         events,
         database,
+        storage: _,
         elasticsearch,
         delivery,
         retention: _,
@@ -187,6 +189,17 @@ fn database(config: &Config, merge: &mut Merge) {
         merge.refuse(
             &["database.chunk_interval"],
             "must be at least 1m: every chunk is a table",
+        );
+    }
+}
+
+fn storage(config: &Config, merge: &mut Merge) {
+    if config.storage.profile == Profile::Columnar {
+        merge.notes.push(
+            "storage.profile is columnar: SQL keeps no event apart by its id. A request that is sent again as the same \
+             bytes is stored once, an event that comes in another request twice; Elasticsearch has it once. Needs \
+             TimescaleDB 2.29 or newer, Community edition"
+                .to_owned(),
         );
     }
 }

@@ -214,7 +214,8 @@ impl Merge {
         // Each section is tried even if one before it cannot be had, so that its mistakes are in the report too.
         let (http, auth, tls) = (self.section("http"), self.section("auth"), self.section("tls"));
         let events = self.section("events");
-        let (database, elasticsearch) = (self.section("database"), self.section("elasticsearch"));
+        let (database, storage) = (self.section("database"), self.section("storage"));
+        let elasticsearch = self.section("elasticsearch");
         let (delivery, retention) = (self.section("delivery"), self.section("retention"));
         let (api, log) = (self.section("api"), self.section("log"));
         Some(Config {
@@ -223,6 +224,7 @@ impl Merge {
             tls: tls?,
             events: events?,
             database: database?,
+            storage: storage?,
             elasticsearch: elasticsearch?,
             delivery: delivery?,
             retention: retention?,

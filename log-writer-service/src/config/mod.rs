@@ -25,6 +25,7 @@ mod retention;
 mod secret;
 mod setting;
 mod source;
+mod storage;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -47,6 +48,7 @@ pub use self::report::{Given, Mistake, Report};
 pub use self::retention::Retention;
 pub use self::secret::url as url_without_secrets;
 pub use self::source::{Sources, USUAL_FILE};
+pub use self::storage::{Profile, Storage};
 pub use self::tls::Tls;
 
 /// The whole configuration.
@@ -63,6 +65,8 @@ pub struct Config {
     pub events: Events,
     /// Section `[database]`.
     pub database: Database,
+    /// Section `[storage]`.
+    pub storage: Storage,
     /// Section `[elasticsearch]`.
     pub elasticsearch: Elasticsearch,
     /// Section `[delivery]`.

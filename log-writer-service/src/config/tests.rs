@@ -205,6 +205,7 @@ const SINGLE_MISTAKES: &[(&str, &str, &str)] = &[
     ("delivery.lease", "20s", "a claim must outlive two renewals"),
     ("delivery.retry_min", "1m", "longer than the longest"),
     ("delivery.poll_every", "0s", "at least 1ms"),
+    ("storage.profile", "columns", "is one of row, columnar"),
     ("log.format", "yaml", "is one of auto, text, json"),
     ("log.filter", "info,=loud=", "is no filter"),
     ("http", "x", "is a section"),
@@ -418,6 +419,17 @@ fn variables_of_kubernetes_and_empty_ones_of_compose_change_nothing() {
     let loaded = given.load().unwrap();
     assert_eq!(loaded.to_toml(), Given::nothing().load().unwrap().to_toml());
     assert_eq!(loaded.notes, Vec::<String>::new());
+}
+
+#[test]
+fn a_columnar_profile_is_noted_with_what_it_does_not_promise() {
+    let loaded = Given::nothing().flag("storage.profile", "columnar").load().unwrap();
+    assert!(
+        loaded
+            .notes
+            .join("\n")
+            .contains("an event that comes in another request twice")
+    );
 }
 
 #[test]

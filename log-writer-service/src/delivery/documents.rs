@@ -1,6 +1,9 @@
 //! The documents of one claim and how far each has come.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use uuid::Uuid;
 
@@ -80,10 +83,17 @@ impl Claim {
     /// Joins rows and the events read back for them.
     pub(super) fn new(rows: Vec<OutboxRow>, events: Vec<Vec<StoredEvent>>, bare_tenant: &str) -> Option<Self> {
         let target = Arc::clone(&rows.first()?.target);
+        // Where the table has no key, an event that is listed may stand in it twice; it is one document.
+        let mut listed = HashSet::new();
+        let is_listed: Vec<bool> = rows.iter().map(|row| row.open.is_some()).collect();
         let documents = events
             .into_iter()
             .enumerate()
             .flat_map(|(row, events)| events.into_iter().map(move |event| (row, event)))
+            .filter(|(row, event)| {
+                !is_listed.get(*row).is_some_and(|is_listed| *is_listed)
+                    || listed.insert((*row, event.id, event.timestamp, Arc::clone(&event.tenant)))
+            })
             .map(|(row, event)| Document {
                 row,
                 id: document_id(event.id, event.timestamp, &event.tenant, bare_tenant),

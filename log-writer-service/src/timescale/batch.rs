@@ -1,6 +1,6 @@
 //! The rows of a batch, counted through over all its new requests, and how they go down a COPY.
 
-use std::ops::Range;
+use std::{collections::HashSet, ops::Range};
 
 use sqlx::{PgConnection, postgres::PgCopyIn};
 
@@ -117,6 +117,14 @@ impl<'a> Batch<'a> {
                 )
             })
         })
+    }
+
+    /// Whether two rows have one key. Those with a derived id have it alone: it comes from their place in their request.
+    pub(super) fn has_twins(&self) -> bool {
+        let mut seen = HashSet::new();
+        self.places()
+            .filter_map(|(_, place)| place.rows.own_key(place.row))
+            .any(|key| !seen.insert(key))
     }
 
     /// Sends some of the rows down one COPY.

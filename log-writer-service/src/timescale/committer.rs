@@ -16,6 +16,7 @@ use super::{
     limits::within,
     outbox_plan::RowLimits,
     pool::{self, COMMITTER_NAME},
+    profile,
     rehearsal::rehearse,
     restore::restore,
     warnings::Warnings,
@@ -241,8 +242,13 @@ impl Committer {
     async fn open_session(&self) -> Result<Session, StoreError> {
         let mut connection = pool::connect(&self.options, self.connect_timeout).await?;
         write::prepare(&mut connection, self.connect_timeout).await?;
+        let preparing = profile::prepare(&mut connection);
+        let profile = within(self.connect_timeout, "prepare a committer's connection", preparing)
+            .await
+            .map_err(StoreError::unanswered)?;
         Ok(Session {
             connection,
+            profile,
             staging_made: false,
             scratch: Vec::new(),
             met: Met::default(),

@@ -139,6 +139,14 @@ impl EncodedRows {
         self.patch(at, id.as_bytes());
     }
 
+    /// What tells the event of a row from all others, if it has an id of its own.
+    pub(super) fn own_key(&self, row: usize) -> Option<(Uuid, Timestamp, &str)> {
+        let note = self.notes.get(row)?;
+        let at = note.start + ID_AT;
+        let id = Uuid::from_slice(self.buffer.get(at..at + 16)?).ok()?;
+        (id != note.derived).then_some((id, note.timestamp, &note.tenant))
+    }
+
     /// How many rows.
     pub fn len(&self) -> usize {
         self.notes.len()

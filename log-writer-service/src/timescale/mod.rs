@@ -33,6 +33,7 @@ mod outbox;
 mod outbox_plan;
 mod patterns;
 mod pool;
+mod profile;
 mod questions;
 mod read_back;
 mod rehearsal;
@@ -69,6 +70,7 @@ pub use self::{
     outbox::{Backlog, Outbox, OutboxId, OutboxRow, WorkKind},
     patterns::{NewPattern, note_patterns},
     pool::connect_pool,
+    profile::{set_storage_profile, storage_profile},
     questions::{Question, Questions, Rows},
     settle::{IndexRefusal, Rest, Settlement},
     status::{Edition, StoreStatus},

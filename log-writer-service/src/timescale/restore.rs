@@ -15,7 +15,8 @@
 use super::{
     audit::{self, ActionId, ActionOutcome},
     batch::Batch,
-    bisect, books, dead_letters,
+    bisect::{self, Origin},
+    books, dead_letters,
     digests::NotedBatch,
     error::StoreError,
     outbox_plan,
@@ -44,7 +45,7 @@ pub(super) async fn restore(
     // 2
     let batch = Batch::of_new(parts, &noted.requests);
     bisect::set_savepoint(session).await?;
-    let exceptions = bisect::store_rows(session, &batch, mode.bisect).await?;
+    let exceptions = bisect::store_rows(session, &batch, Origin::Kept, mode.bisect).await?;
     let receipts = write::receipts(parts, &noted, &batch, &exceptions);
     let receipt = receipts.first().copied().unwrap_or_default();
     let letters = write::letters(

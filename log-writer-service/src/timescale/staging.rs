@@ -1,5 +1,6 @@
 //! The way for rows of which some are there already: a temporary table, `on conflict do nothing`, and a look at what was
-//! passed over.
+//! passed over. Where the table has no key, a look before takes the place of the conflict; two transactions at once can then
+//! both find nothing.
 //!
 //! A row passed over is a duplicate only if the row under its key has the same level, service and message. Else two
 //! events share an id: the second goes in under its derived id, flagged in `fields._log_writer.id_conflict`.
@@ -16,7 +17,7 @@ use super::{
     error::StoreError,
     write::Session,
 };
-use crate::failpoint::failpoint;
+use crate::{config::Profile, failpoint::failpoint};
 
 /// Stores some rows of the batch; returns the duplicates and the renamed.
 ///
@@ -52,10 +53,20 @@ pub(super) async fn store_through_staging(
         )
         .await?;
 
+    let (insert, insert_conflicting) = match session.profile {
+        Profile::Row => (
+            include_str!("sql/insert_staged_rows.sql"),
+            include_str!("sql/insert_conflicting_rows.sql"),
+        ),
+        Profile::Columnar => (
+            include_str!("sql/insert_staged_rows_without_key.sql"),
+            include_str!("sql/insert_conflicting_rows_without_key.sql"),
+        ),
+    };
     for step in [
-        include_str!("sql/insert_staged_rows.sql"),
+        insert,
         include_str!("sql/judge_passed_over_rows.sql"),
-        include_str!("sql/insert_conflicting_rows.sql"),
+        insert_conflicting,
     ] {
         sqlx::query(step)
             .execute(&mut session.connection)

@@ -23,7 +23,7 @@ use tracing::{Dispatch, instrument::WithSubscriber};
 
 use super::{
     batch::Batch,
-    bisect::{self, Exception, Outcome, SAVEPOINT},
+    bisect::{self, Exception, Origin, Outcome, SAVEPOINT},
     books::{self, Books},
     copy::EncodedRows,
     dead_letters::{self, DeadLetter, NewLetter, Stage},
@@ -34,7 +34,7 @@ use super::{
     outbox_plan::{self, RowLimits},
     warnings::Warnings,
 };
-use crate::{event::Digest, failpoint::failpoint};
+use crate::{config::Profile, event::Digest, failpoint::failpoint};
 
 /// What one request brings to be committed.
 #[derive(Debug, Clone)]
@@ -155,6 +155,8 @@ pub(super) struct Context<'a> {
 /// A connection and what is known of its temporary table.
 pub(super) struct Session {
     pub(super) connection: PgConnection,
+    /// Of the database when it was connected.
+    pub(super) profile: Profile,
     pub(super) staging_made: bool,
     pub(super) scratch: Vec<u8>,
     pub(super) met: Met,
@@ -223,7 +225,7 @@ pub(super) async fn store_parts(
     failpoint!("commit::after_digests");
     // 2
     let batch = Batch::of_new(parts, &noted.requests);
-    let exceptions = bisect::store_rows(session, &batch, mode.bisect)
+    let exceptions = bisect::store_rows(session, &batch, Origin::Request, mode.bisect)
         .await
         .map_err(|error| {
             let row = error.row().and_then(|row| batch.number_among_all(parts, row));

@@ -3,6 +3,8 @@
 use log_writer_tests::{
     conditions::{SOON, eventually},
     proxy::Mode,
+    service::{Service, Settings},
+    stack::Database,
 };
 
 use super::{
@@ -41,6 +43,18 @@ const COMMITTING: [(&str, Way); 12] = [
     ("commit::before_answer", Sending(Kind::Poisoned)),
     ("commit::before_answer", Sending(Kind::Shared)),
     ("commit::before_answer", Sending(Kind::Undecodable)),
+];
+
+/// Of the profile `columnar`: large requests go straight into the columnstore, small and late ones into rows.
+const COMMITTING_COLUMNS: [(&str, Way); 8] = [
+    ("commit::before_begin", Sending(Kind::Large)),
+    ("commit::after_digests", Sending(Kind::Large)),
+    ("commit::in_copy", Sending(Kind::Large)),
+    ("commit::before_commit", Sending(Kind::Large)),
+    ("commit::before_commit", Sending(Kind::Plain)),
+    ("commit::before_commit", Sending(Kind::Late)),
+    ("commit::before_answer", Sending(Kind::Large)),
+    ("commit::before_answer", Sending(Kind::Plain)),
 ];
 
 const DELIVERING: [(&str, Way); 11] = [
@@ -135,6 +149,31 @@ async fn stall(sender: &mut Sender, point: &str, passes: u32) -> Option<Body> {
 #[tokio::test]
 async fn a_death_anywhere_in_a_commit_loses_and_doubles_nothing() {
     die_at_all(&mut Sender::start().await, &COMMITTING, 3).await;
+}
+
+#[tokio::test]
+async fn a_death_anywhere_in_a_commit_of_columns_loses_and_doubles_nothing() {
+    let database = Database::create().await;
+    let columnar = |settings: Settings| settings.set("storage.profile", "columnar");
+    if !database.is_community().await {
+        // Refused there: it is never ready, and says why.
+        let settings = columnar(Settings::new(database.url(), "http://127.0.0.1:1", "default"));
+        let service = Service::start_unready(settings).await;
+        let told = |status: &serde_json::Value| {
+            let problem = status["problem"].as_str().unwrap_or_default();
+            status["ready"] == false && problem.contains("needs the Community edition")
+        };
+        service.until_status("the refusal", told).await;
+        return;
+    }
+    let mut sender = Sender::start_on(database, columnar).await;
+    die_at_all(&mut sender, &COMMITTING_COLUMNS, 3).await;
+    let unordered = "select count(*) from timescaledb_information.chunks where hypertable_name = 'application_logs'
+        and _timescaledb_functions.chunk_status_text(format('%I.%I', chunk_schema, chunk_name)::regclass)::text like '%UNORDERED%'";
+    assert!(
+        sender.database.number(unordered).await > 0,
+        "nothing went straight into the columnstore"
+    );
 }
 
 #[tokio::test]

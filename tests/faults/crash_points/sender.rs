@@ -37,17 +37,24 @@ pub(super) struct Sender {
 }
 
 impl Sender {
-    /// Starts a service that nothing is armed in, and delivers one event.
+    /// Starts a service that nothing is armed in, and delivers one event; PostgreSQL refuses poison.
     pub(super) async fn start() -> Self {
-        let (database, stream) = (Database::create().await, Stream::create().await);
+        let sender = Self::start_on(Database::create().await, |settings| settings).await;
+        for statement in REFUSE_POISON {
+            sender.database.execute(statement).await;
+        }
+        sender
+    }
+
+    /// The same on this database with further settings, and nothing is refused.
+    pub(super) async fn start_on(database: Database, set: impl FnOnce(Settings) -> Settings) -> Self {
+        let stream = Stream::create().await;
         let proxy = Proxy::start(&stream.address()).await;
         let settings = Settings::new(database.url(), &format!("http://{}", proxy.address()), &stream.tenant)
             .set("delivery.lease", "1s")
             .set("delivery.renew_every", "300ms");
+        let settings = set(settings);
         let service = Service::start(settings.clone()).await;
-        for statement in REFUSE_POISON {
-            database.execute(statement).await;
-        }
         let shared = shared_event();
         service.ingest(&Value::Array(vec![shared.clone()])).await;
         let id = shared["event_id"].as_str().and_then(|id| id.parse().ok());

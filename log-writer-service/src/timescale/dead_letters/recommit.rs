@@ -19,7 +19,7 @@ use crate::{
     timescale::{
         audit::{self, ActionId, ActionOutcome},
         batch::Batch,
-        bisect,
+        bisect::{self, Origin},
         books::{self, Books},
         digests::NotedBatch,
         error::StoreError,
@@ -78,7 +78,7 @@ pub(in crate::timescale) async fn recommit(
     // 2
     let batch = Batch::of_new(&parts, &noted.requests);
     bisect::set_savepoint(session).await?;
-    let exceptions = bisect::store_rows(session, &batch, mode.bisect).await?;
+    let exceptions = bisect::store_rows(session, &batch, Origin::Kept, mode.bisect).await?;
     let receipts = write::receipts(&parts, &noted, &batch, &exceptions);
     let receipt = receipts.first().copied().unwrap_or_default();
     let letters = write::letters(
