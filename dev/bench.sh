@@ -10,6 +10,7 @@
 # ROWS=N           full: rows of the table at the end of `rows`, 10,000,000 by default: half a GB for each million
 # MINUTES=N        full: how long `held` holds its rate, 10 by default
 # RATE=N           full: that rate, 10,000 events a second by default
+# PROFILE=columnar that storage profile beside `row` and nothing else; ROOT must have the Community edition
 #
 # The tables stand in target/bench.md, all figures in target/bench.json; full: full.md, full.json and plots in
 # target/bench-full, where parts that were not run stay as they were. The server syncs every commit.
@@ -44,6 +45,13 @@ run_full() {
 what=${1:-} target=${CARGO_TARGET_DIR:-$checkout/target}
 if [ "$what" = full ]; then
   run_full
+  exit
+fi
+if [ "${PROFILE:-row}" = columnar ]; then
+  cargo build --quiet --release --package log-writer-service --package log-writer-tests --bin log-writer-service --bin log-bench-profiles
+  url=$("$dev/timescaledb.sh" start "${server[@]}" "${settings[@]}" --set max_wal_size=8GB | sed -n 's/^url=//p')
+  run_job "$target/release/log-bench-profiles" --database-url "$url" --service "$target/release/log-writer-service" \
+    --markdown "$target/bench-profiles.md" ${ROUNDS:+--rounds "$ROUNDS"} ${EVENTS:+--events "$EVENTS"}
   exit
 fi
 cargo build --quiet --release --package log-writer-service --package log-writer-tests --bin log-writer-service --bin log-bench
