@@ -117,12 +117,13 @@ impl Axis {
 }
 
 impl Point {
-    /// The middle one of the rounds.
+    /// The middle one of the rounds, or between the two in the middle.
     #[must_use]
     pub fn median(&self, value: impl Fn(&Sample) -> f64) -> f64 {
         let mut values: Vec<f64> = self.samples.iter().map(value).collect();
         values.sort_by(f64::total_cmp);
-        values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+        let at = |position: usize| values.get(position).copied().unwrap_or(f64::NAN);
+        f64::midpoint(at(values.len().saturating_sub(1) / 2), at(values.len() / 2))
     }
 }
 

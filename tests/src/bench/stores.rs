@@ -168,12 +168,15 @@ impl Stores {
     async fn volume(&self, [wal, loopback]: [f64; 2]) -> Volume {
         let events = self.next.get() as f64;
         let table = "select hypertable_size('public.application_logs')::bigint";
-        let path = format!("/_data_stream/{}/_stats", self.stream.name());
+        let path = format!("/{}/_stats/store", self.stream.name());
         let stats = self.stream.search.ok("GET", &path, None).await;
         Volume {
             wal,
             table: self.database.number(table).await as f64 / events,
-            documents: stats["total_store_size_bytes"].as_f64().unwrap_or(f64::NAN) / events,
+            documents: stats["_all"]["primaries"]["store"]["size_in_bytes"]
+                .as_f64()
+                .unwrap_or(f64::NAN)
+                / events,
             loopback,
         }
     }

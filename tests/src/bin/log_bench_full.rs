@@ -35,10 +35,10 @@ const FASTER: f64 = 1.2;
 #[derive(Debug, Parser)]
 struct Options {
     /// PostgreSQL with TimescaleDB, as superuser; databases are made and dropped there.
-    #[arg(long)]
+    #[arg(long, default_value = "postgres://postgres@127.0.0.1:5432/postgres")]
     database_url: String,
     /// Elasticsearch without security; streams of random tenants are made and deleted there.
-    #[arg(long)]
+    #[arg(long, default_value = "http://127.0.0.1:9200")]
     elasticsearch_url: String,
     /// The service.
     #[arg(long, default_value = "target/release/log-writer-service")]
@@ -67,6 +67,9 @@ struct Options {
     /// Where full.json, full.md and the plots are written.
     #[arg(long, default_value = "target/bench-full")]
     folder: PathBuf,
+    /// Measures nothing: writes tables and plots again from full.json.
+    #[arg(long)]
+    draw: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -88,13 +91,14 @@ enum What {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let mut options = Options::parse();
+    let mut full = Full::read(&options.folder.join("full.json"))?;
+    if options.draw {
+        return write(&options.folder, &full);
+    }
     options.service = options.service.canonicalize().context("there is no such service")?;
     if options.parts.is_empty() {
         options.parts = What::value_variants().to_vec();
     }
-    fs::create_dir_all(&options.folder)?;
-    let file = options.folder.join("full.json");
-    let mut full = Full::read(&file)?;
     let stores = stores(&options).await;
     for what in &options.parts {
         let run = Run::begin(&options.service, &stores);
@@ -118,10 +122,23 @@ async fn main() -> Result<()> {
             }
         }
         // After each: what was measured stays if a later part fails.
-        fs::write(&file, serde_json::to_vec_pretty(&full)?)?;
-        fs::write(options.folder.join("full.md"), full.markdown())?;
+        write(&options.folder, &full)?;
     }
     println!("\n{}", full.markdown());
+    Ok(())
+}
+
+/// Figures, tables and a plot of everything that grows.
+fn write(folder: &Path, full: &Full) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    fs::write(folder.join("full.json"), serde_json::to_vec_pretty(full)?)?;
+    fs::write(folder.join("full.md"), full.markdown())?;
+    for (axis, part) in &full.growth {
+        fs::write(
+            folder.join(format!("{}.svg", axis.file_stem())),
+            plots::svg(&part.shown)?,
+        )?;
+    }
     Ok(())
 }
 
