@@ -211,11 +211,12 @@ async fn measure(options: &Options, pool: &PgPool, edition: &str) -> Result<()> 
     println!("| question | window | rows | median ms | min | max |\n|---|---|---|---|---|---|");
     for (window, days_back) in [("1 hour", 1), ("6 hours", 1), ("1 day", 1), ("30 days", 30)] {
         bring_up_to_date(pool, options.rows, edition).await?;
-        // A request and a user of the middle of the window.
+        // A request and a user of the middle of the window, or the nearest to it.
         let (correlation, trace, user, id): (String, String, String, uuid::Uuid) = sqlx::query_as(&format!(
             "select correlation_id, trace_id, user_id, id from application_logs
-             where \"timestamp\" > now() - interval '{window}' / 2 and correlation_id is not null and trace_id is not null and user_id is not null
-             order by \"timestamp\" limit 1"
+             where \"timestamp\" between now() - interval '{window}' / 2 - interval '1 day' and now() - interval '{window}' / 2 + interval '1 day'
+               and correlation_id is not null and trace_id is not null and user_id is not null
+             order by abs(extract(epoch from \"timestamp\" - (now() - interval '{window}' / 2))) limit 1"
         ))
         .fetch_one(&mut connection)
         .await?;
