@@ -241,8 +241,10 @@ impl Committer {
 
     async fn open_session(&self) -> Result<Session, StoreError> {
         let mut connection = pool::connect(&self.options, self.connect_timeout).await?;
-        write::prepare(&mut connection, self.connect_timeout).await?;
-        let preparing = profile::prepare(&mut connection);
+        let preparing = async {
+            write::prepare(&mut connection).await?;
+            profile::prepare(&mut connection).await
+        };
         let profile = within(self.connect_timeout, "prepare a committer's connection", preparing)
             .await
             .map_err(StoreError::unanswered)?;

@@ -141,9 +141,7 @@ impl EncodedRows {
 
     /// What tells the event of a row from all others, if it has an id of its own.
     pub(super) fn own_key(&self, row: usize) -> Option<(Uuid, Timestamp, &str)> {
-        let note = self.notes.get(row)?;
-        let at = note.start + ID_AT;
-        let id = Uuid::from_slice(self.buffer.get(at..at + 16)?).ok()?;
+        let (note, id) = (self.notes.get(row)?, self.id(row));
         (id != note.derived).then_some((id, note.timestamp, &note.tenant))
     }
 

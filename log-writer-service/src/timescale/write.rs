@@ -30,7 +30,6 @@ use super::{
     digests::{self, Noted},
     error::{StoreError, StoreErrorKind},
     late_events::note_late_events,
-    limits::within,
     outbox_plan::{self, RowLimits},
     warnings::Warnings,
 };
@@ -163,15 +162,11 @@ pub(super) struct Session {
 }
 
 /// Prepares what [`commit_parts`] executes by name; once on each connection.
-pub(super) async fn prepare(connection: &mut PgConnection, timeout: Duration) -> Result<(), StoreError> {
-    let attempted = "prepare the statements of a commit";
-    let preparing = async {
-        connection
-            .execute(format!("{}; {}", digests::PREPARE, books::PREPARE).as_str())
-            .await
-            .map_err(StoreError::during(attempted))
-    };
-    within(timeout, attempted, preparing).await?;
+pub(super) async fn prepare(connection: &mut PgConnection) -> Result<(), StoreError> {
+    connection
+        .execute(format!("{}; {}", digests::PREPARE, books::PREPARE).as_str())
+        .await
+        .map_err(StoreError::during("prepare the statements of a commit"))?;
     Ok(())
 }
 
