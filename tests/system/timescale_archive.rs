@@ -46,16 +46,6 @@ const COUNTS: &str = "select concat_ws(' ',
     (select count(*) || md5(string_agg(s::text, E'\\n' order by s::text)) from log_errors_5m s),
     (select count(*) || md5(string_agg(s::text, E'\\n' order by s::text)) from log_pattern_stats_5m s))";
 
-/// Continuous aggregates, in the order in which they are made of each other.
-const COUNTED: [&str; 6] = [
-    "log_stats_1m",
-    "log_stats_5m",
-    "log_stats_1h",
-    "log_stats_1d",
-    "log_errors_5m",
-    "log_pattern_stats_5m",
-];
-
 const LET_GO: &str = "update log_writer.holds set until = now() - interval '1 second'";
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -140,15 +130,7 @@ const ALWAYS: Span = Span {
 /// Counts all that is there, however old.
 async fn count(database: &TestDatabase) {
     if database.text("select log_writer.timescale_edition()").await == "community" {
-        // The jobs would count the same at the same time.
-        database
-            .execute("select _timescaledb_functions.stop_background_workers()")
-            .await;
-        for view in COUNTED {
-            let call = format!("call refresh_continuous_aggregate('{view}', null, now() - interval '20 days')");
-            database.execute(&call).await;
-        }
-        return;
+        return database.refresh_aggregates("null", "now() - interval '20 days'").await;
     }
     while database
         .text("select log_writer.refresh_stats(interval '10 days')::text")

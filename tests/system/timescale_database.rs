@@ -173,6 +173,23 @@ impl TestDatabase {
         sqlx::raw_sql(sql).execute(&self.pool).await.expect(sql);
     }
 
+    /// Counts a span of time anew where the counts are continuous aggregates, and stops the jobs, which would count the same at
+    /// the same time.
+    pub(crate) async fn refresh_aggregates(&self, from: &str, until: &str) {
+        let mut connection = self.bystander().await;
+        for statement in [
+            "select _timescaledb_functions.stop_background_workers()",
+            // Many days at once take longer than a statement of the service may.
+            "set statement_timeout = 0",
+        ] {
+            connection.execute(statement).await.expect(statement);
+        }
+        for view in COUNTED {
+            let call = format!("call refresh_continuous_aggregate('{view}', {from}, {until})");
+            connection.execute(call.as_str()).await.expect(&call);
+        }
+    }
+
     /// Waits until a query answers true, at most ten seconds.
     pub(crate) async fn until(&self, sql: &str) {
         let deadline = std::time::Instant::now() + Duration::from_secs(10);
@@ -186,6 +203,16 @@ impl TestDatabase {
         }
     }
 }
+
+/// Continuous aggregates, in the order in which they are made of each other.
+const COUNTED: [&str; 6] = [
+    "log_stats_1m",
+    "log_stats_5m",
+    "log_stats_1h",
+    "log_stats_1d",
+    "log_errors_5m",
+    "log_pattern_stats_5m",
+];
 
 /// An event that differs from others by its number: its id and its time.
 pub(crate) fn event(number: u32) -> LogEvent<'static> {

@@ -160,27 +160,7 @@ async fn count(database: &TestDatabase) {
         {}
         return;
     }
-    // The jobs would count the same at the same time; ten days at once take longer than a statement of the service may.
-    let mut connection = PgConnection::connect_with(&database.pool.connect_options())
-        .await
-        .expect("a connection");
-    for statement in [
-        "select _timescaledb_functions.stop_background_workers()",
-        "set statement_timeout = 0",
-    ] {
-        connection.execute(statement).await.expect(statement);
-    }
-    for view in [
-        "log_stats_1m",
-        "log_stats_5m",
-        "log_stats_1h",
-        "log_stats_1d",
-        "log_errors_5m",
-        "log_pattern_stats_5m",
-    ] {
-        let call = format!("call refresh_continuous_aggregate('{view}', now() - interval '14 days', now())");
-        connection.execute(call.as_str()).await.expect("counted");
-    }
+    database.refresh_aggregates("now() - interval '14 days'", "now()").await;
 }
 
 #[tokio::test]

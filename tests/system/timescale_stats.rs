@@ -77,16 +77,6 @@ const DIFFERENT: [&str; 6] = [
      where (r.n, r.f, r.l, r.m, r.u) is distinct from (s.errors, s.first_seen, s.last_seen, s.messages, s.users)",
 ];
 
-/// Continuous aggregates, in the order in which they are made of each other.
-const COUNTED: [&str; 6] = [
-    "log_stats_1m",
-    "log_stats_5m",
-    "log_stats_1h",
-    "log_stats_1d",
-    "log_errors_5m",
-    "log_pattern_stats_5m",
-];
-
 /// What of `get_error_stats`, `get_log_volume` and `silent_services` is not what a scan of the events says, for windows that
 /// begin and end anywhere between whole minutes, five minutes and hours.
 const ANSWERED_WRONG: &str = "
@@ -138,14 +128,7 @@ async fn counts_are_right(database: &TestDatabase, when: &str) {
 async fn count(database: &TestDatabase) {
     refresh_stats(&database.pool).await.expect("counted");
     if database.text("select log_writer.timescale_edition()").await == "community" {
-        // The jobs would count the same at the same time.
-        database
-            .execute("select _timescaledb_functions.stop_background_workers()")
-            .await;
-        for view in COUNTED {
-            let call = format!("call refresh_continuous_aggregate('{view}', now() - interval '14 days', now())");
-            database.execute(&call).await;
-        }
+        database.refresh_aggregates("now() - interval '14 days'", "now()").await;
     }
 }
 
