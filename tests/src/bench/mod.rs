@@ -132,7 +132,8 @@ impl Bench {
 }
 
 /// Requests as they are sent.
-fn encoded(bodies: Vec<String>) -> Vec<Bytes> {
+#[must_use]
+pub fn encoded(bodies: Vec<String>) -> Vec<Bytes> {
     let requests = bodies.into_iter().map(|body| {
         let request = Request::new("POST", "/ingest", body).header("content-type", "application/json");
         Bytes::from(request.encode())

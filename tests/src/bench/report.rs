@@ -231,13 +231,15 @@ impl Round<'_> {
     }
 }
 
-fn spread(mut values: Vec<f64>) -> [f64; 3] {
+/// The least, the median and the greatest.
+pub fn spread(mut values: Vec<f64>) -> [f64; 3] {
     values.sort_by(f64::total_cmp);
     let at = |position: usize| values.get(position).copied().unwrap_or(f64::NAN);
     [at(0), at(values.len() / 2), at(values.len().saturating_sub(1))]
 }
 
-fn shown([least, median, most]: [f64; 3], digits: usize) -> String {
+/// They in a table.
+pub fn shown([least, median, most]: [f64; 3], digits: usize) -> String {
     format!("{least:.digits$} / **{median:.digits$}** / {most:.digits$}")
 }
 

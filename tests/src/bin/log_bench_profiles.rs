@@ -13,24 +13,18 @@
     reason = "a tool that reports on its terminal"
 )]
 
-use std::{
-    fs,
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{fs, path::PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use clap::Parser;
 use log_writer_tests::{
     bench::{
-        PER_REQUEST,
+        PER_REQUEST, encoded,
         events::{self, Shape},
-        load,
+        ground::{Ground, Sample},
+        report::{shown, spread},
     },
-    client::Request,
-    process::Process,
-    service::{Service, Settings},
     stack::Database,
 };
 
@@ -60,9 +54,7 @@ struct Options {
 /// A profile at work.
 struct Side {
     profile: &'static str,
-    service: Service,
-    database: Database,
-    server: Process,
+    ground: Ground,
 }
 
 /// What one leg showed.
@@ -70,11 +62,7 @@ struct Side {
 struct Figure {
     profile: &'static str,
     connections: usize,
-    /// Events a second.
-    rate: f64,
-    /// Microseconds of CPU an event.
-    service_cpu: f64,
-    server_cpu: f64,
+    sample: Sample,
     /// Bytes an event.
     disk: f64,
     wal: f64,
@@ -82,63 +70,32 @@ struct Figure {
 
 impl Side {
     async fn start(options: &Options, profile: &'static str) -> Result<Self> {
-        let database = Database::create_on(&options.database_url).await;
-        ensure!(
-            database.is_community().await,
-            "the profile columnar needs the Community edition"
-        );
-        let settings = Settings::default()
-            .set("database.url", database.url())
-            .set("elasticsearch.enabled", "false")
-            .set("storage.profile", profile)
-            .program(&options.service.canonicalize().context("there is no such service")?);
-        let service = Service::start(settings).await;
-        database
+        let program = options.service.canonicalize().context("there is no such service")?;
+        let ground = Ground::start(&program, &options.database_url, |settings| {
+            settings.set("storage.profile", profile)
+        })
+        .await?;
+        ground
+            .database
             .execute("select _timescaledb_functions.stop_background_workers()")
             .await;
-        let backend = database.number("select pg_backend_pid()::bigint").await;
-        let server = Process::of(u32::try_from(backend)?)
-            .parent()
-            .context("the server is not on this machine")?;
-        service.signal("STOP");
-        Ok(Self {
-            profile,
-            service,
-            database,
-            server,
-        })
+        ground.service.signal("STOP");
+        Ok(Self { profile, ground })
     }
 
     async fn run(&self, requests: &[Bytes], connections: usize) -> Result<Figure> {
-        for statement in [
-            "truncate public.application_logs",
-            "truncate log_writer.requests",
-            "checkpoint",
-        ] {
-            self.database.execute(statement).await;
-        }
-        self.service.signal("CONT");
-        let service = Process::of(self.service.pid());
-        let cpu = || (service.cpu(), self.server.cpu_with_children());
-        let (wal, before, begun) = (self.wal().await, cpu(), Instant::now());
-        load::send(self.service.address(), requests, connections).await?;
-        let (took, after) = (begun.elapsed(), cpu());
-        let wal = self.wal().await - wal;
-        self.service.signal("STOP");
         let events = requests.len() * PER_REQUEST;
-        let stored = self.database.number("select count(*) from application_logs").await;
-        ensure!(
-            usize::try_from(stored)? == events,
-            "{stored} rows are stored of {events} events"
-        );
         let per_event = |total: f64| total / events as f64;
-        let micros = |spent: Duration| per_event(spent.as_secs_f64() * 1e6);
+        self.ground.clear().await;
+        self.ground.service.signal("CONT");
+        let wal = self.wal().await;
+        let sample = self.ground.send(requests, events, connections).await?;
+        let wal = self.wal().await - wal;
+        self.ground.service.signal("STOP");
         Ok(Figure {
             profile: self.profile,
             connections,
-            rate: events as f64 / took.as_secs_f64(),
-            service_cpu: micros(after.0 - before.0),
-            server_cpu: micros(after.1 - before.1),
+            sample,
             disk: per_event(self.disk().await),
             wal: per_event(wal),
         })
@@ -146,13 +103,13 @@ impl Side {
 
     async fn wal(&self) -> f64 {
         let query = "select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint";
-        self.database.number(query).await as f64
+        self.ground.database.number(query).await as f64
     }
 
     /// Of the events with their indexes.
     async fn disk(&self) -> f64 {
         let query = "select sum(total_bytes)::bigint from hypertable_detailed_size('application_logs')";
-        self.database.number(query).await as f64
+        self.ground.database.number(query).await as f64
     }
 }
 
@@ -164,18 +121,16 @@ async fn main() -> Result<()> {
         options.events > 0 && options.events.is_multiple_of(PER_REQUEST),
         "--events must be a multiple of {PER_REQUEST}"
     );
+    ensure!(
+        Database::create_on(&options.database_url).await.is_community().await,
+        "the profile columnar needs the Community edition"
+    );
     let mut sides = [
         Side::start(&options, "row").await?,
         Side::start(&options, "columnar").await?,
     ];
     let bodies = events::bodies(chrono::Utc::now(), 0..options.events, PER_REQUEST, Shape::Typical);
-    let requests: Vec<Bytes> = bodies
-        .into_iter()
-        .map(|body| {
-            let request = Request::new("POST", "/ingest", body).header("content-type", "application/json");
-            Bytes::from(request.encode())
-        })
-        .collect();
+    let requests = encoded(bodies);
     let mut figures = Vec::new();
     for round in 0..=options.rounds {
         sides.reverse();
@@ -191,7 +146,8 @@ async fn main() -> Result<()> {
         }
     }
     let row = sides.iter().find(|side| side.profile == "row").context("a side")?;
-    row.database
+    row.ground
+        .database
         .execute("select compress_chunk(c) from show_chunks('application_logs') c")
         .await;
     let packed = row.disk().await / options.events as f64;
@@ -217,9 +173,9 @@ fn report(options: &Options, figures: &[Figure], packed: f64) -> String {
             let cell = |value, digits| shown(of(profile, connections, value), digits);
             out += &format!(
                 "| {profile}, {connections} | {} | {} | {} | {} | {} |\n",
-                cell(|figure| figure.rate, 0),
-                cell(|figure| figure.service_cpu, 2),
-                cell(|figure| figure.server_cpu, 2),
+                cell(|figure| figure.sample.rate, 0),
+                cell(|figure| figure.sample.cost.service_cpu_us, 2),
+                cell(|figure| figure.sample.cost.server_cpu_us, 2),
                 cell(|figure| figure.disk, 0),
                 cell(|figure| figure.wal, 0),
             );
@@ -240,19 +196,9 @@ fn report(options: &Options, figures: &[Figure], packed: f64) -> String {
         };
         out += &format!(
             "| columnar / row, {connections} connections: rate | ≥ 1.5 | {} |\n| the same: disk | ≤ 0.167 | {} |\n",
-            ratios(|figure| figure.rate),
+            ratios(|figure| figure.sample.rate),
             ratios(|figure| figure.disk)
         );
     }
     out
-}
-
-fn spread(mut values: Vec<f64>) -> [f64; 3] {
-    values.sort_by(f64::total_cmp);
-    let at = |position: usize| values.get(position).copied().unwrap_or(f64::NAN);
-    [at(0), at(values.len() / 2), at(values.len().saturating_sub(1))]
-}
-
-fn shown([least, median, most]: [f64; 3], digits: usize) -> String {
-    format!("{least:.digits$} / **{median:.digits$}** / {most:.digits$}")
 }
