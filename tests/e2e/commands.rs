@@ -8,7 +8,10 @@ use log_writer_tests::{
 };
 use serde_json::json;
 
-use crate::RealStores;
+use crate::{
+    RealStores,
+    templates::{FOREIGN, forget_all},
+};
 
 fn said(output: &Output) -> String {
     let (out, error) = (
@@ -74,7 +77,7 @@ async fn bootstrap_applies_checks_and_takes_over_only_by_force() {
         .set("elasticsearch.urls", &format!("[\"{}\"]", stream.search.url()))
         .set("database.url", "postgres://nobody@127.0.0.1:1/nothing");
     let template = "/_index_template/logs_template";
-    stream.search.call("DELETE", template, None).await.expect("it answers");
+    forget_all(&stream.search).await;
 
     let missing = run_command(&["bootstrap", "--check"], &settings).await;
     assert_eq!(missing.status.code(), Some(1), "{}", said(&missing));
@@ -85,7 +88,8 @@ async fn bootstrap_applies_checks_and_takes_over_only_by_force() {
         assert!(output.status.success(), "{arguments:?}: {}", said(&output));
     }
 
-    let foreign = json!({ "index_patterns": ["logs-*"], "data_stream": {}, "priority": 600 });
+    let foreign = json!({ "index_patterns": ["logs-*"], "data_stream": {}, "priority": 600,
+        "_meta": { "made_by": FOREIGN } });
     stream.search.ok("PUT", template, Some(&foreign)).await;
     let blocked = run_command(&["bootstrap"], &settings).await;
     assert_eq!(blocked.status.code(), Some(1), "{}", said(&blocked));
