@@ -1,8 +1,8 @@
 //! The real binary on a real TimescaleDB with an Elasticsearch that fails as told.
 //!
 //! `lost_answers`: what was applied although nobody said so. `refusals`: what Elasticsearch will not have. `outages`:
-//! what stops a stream and must stop nothing else. `replicas`: two services on one outbox. `dead_letters` and
-//! `dead_letters_kept`: the commands for what was refused.
+//! what stops a stream and must stop nothing else. `gathering`: how small claims become larger ones.
+//! `replicas`: two services on one outbox. `dead_letters` and `dead_letters_kept`: the commands for what was refused.
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -11,6 +11,7 @@
 
 mod dead_letters;
 mod dead_letters_kept;
+mod gathering;
 mod lost_answers;
 mod outages;
 mod refusals;

@@ -119,7 +119,12 @@ async fn a_whole_request_that_is_refused_is_halved_until_the_culprit_stands_alon
 
 #[tokio::test]
 async fn when_nearly_all_items_fail_alike_the_stream_pauses_and_the_backlog_is_kept() {
-    let stores = FakeStores::start_with(|settings| settings.set("delivery.breaker_bulks", "3")).await;
+    let stores = FakeStores::start_with(|settings| {
+        settings
+            .set("delivery.breaker_bulks", "3")
+            .set("elasticsearch.bulk_documents_max", "60")
+    })
+    .await;
     stores.fake.always(Some(Behaviour::partial(|_, _| {
         Some(refused_mapping("a broken mapping"))
     })));

@@ -84,7 +84,7 @@ async fn delivered(database: &TestDatabase) -> Vec<StoredEvent> {
         events_max: 100_000,
         bytes_max: 100_000_000,
         order: ClaimOrder::OldestFirst,
-        paused: &[],
+        left_alone: &[],
     };
     let mut all = Vec::new();
     loop {

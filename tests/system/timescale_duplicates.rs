@@ -21,7 +21,7 @@ async fn delivered(database: &TestDatabase) -> Vec<StoredEvent> {
         events_max: 10_000,
         bytes_max: 100_000_000,
         order: ClaimOrder::OldestFirst,
-        paused: &[],
+        left_alone: &[],
     };
     loop {
         let rows = database.outbox.claim(&request).await.expect("claimed");

@@ -104,7 +104,7 @@ async fn any_event_comes_back_as_it_was_written() {
             events_max: 10_000,
             bytes_max: 1_000_000_000,
             order: ClaimOrder::OldestFirst,
-            paused: &[],
+            left_alone: &[],
         };
         let rows = database.outbox.claim(&claim).await.expect("claimed");
         let read: HashMap<Uuid, _> = database

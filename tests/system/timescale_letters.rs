@@ -24,7 +24,7 @@ async fn claim(database: &TestDatabase) -> Vec<OutboxRow> {
         events_max: 5_000,
         bytes_max: 8_000_000,
         order: ClaimOrder::OldestFirst,
-        paused: &[],
+        left_alone: &[],
     };
     database.outbox.claim(&request).await.expect("claimed")
 }

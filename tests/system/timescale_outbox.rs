@@ -22,7 +22,7 @@ fn oldest(owner: Uuid) -> ClaimRequest<'static> {
         events_max: 5_000,
         bytes_max: 8_000_000,
         order: ClaimOrder::OldestFirst,
-        paused: &[],
+        left_alone: &[],
     }
 }
 
@@ -125,7 +125,7 @@ async fn paused_targets_are_left_alone() {
         let rows = claim(
             database,
             ClaimRequest {
-                paused: &paused,
+                left_alone: &paused,
                 ..oldest(OWNER)
             },
         )
@@ -135,7 +135,7 @@ async fn paused_targets_are_left_alone() {
             claim(
                 database,
                 ClaimRequest {
-                    paused: &paused,
+                    left_alone: &paused,
                     ..oldest(OWNER)
                 }
             )

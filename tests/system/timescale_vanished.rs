@@ -80,7 +80,7 @@ async fn a_server_that_vanishes_is_not_waited_for_for_ever() {
             events_max: 5_000,
             bytes_max: 8_000_000,
             order: ClaimOrder::OldestFirst,
-            paused: &[],
+            left_alone: &[],
         };
         let rows = database.outbox.claim(&claim).await.expect("claimed");
         let held: Vec<_> = rows.iter().map(|row| (row.id, row.attempts)).collect();

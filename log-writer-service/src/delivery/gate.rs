@@ -1,12 +1,13 @@
 //! Pauses: when nothing, or nothing of one stream, is claimed for a while.
 //!
 //! After a failure one worker at a time probes; a success opens the gate for all. A stream whose documents are (nearly) all refused alike,
-//! bulk after bulk, pauses too: a broken mapping must not pour it into the dead letters.
+//! bulk after bulk, pauses too: a broken mapping must not pour it into the dead letters. A stream that had little to claim
+//! rests for `delivery.linger`: many small claims and bulks cost all three processes several times what a larger one does.
 
 use std::{
     collections::HashMap,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -26,6 +27,7 @@ const BREAKER_PERCENT: usize = 90;
 pub(super) struct Gate {
     state: Mutex<State>,
     retry: (Duration, Duration),
+    linger: Duration,
     breaker_bulks: u32,
     documents: AtomicUsize,
     documents_max: usize,
@@ -37,6 +39,8 @@ struct State {
     cluster: Option<Pause>,
     streams: HashMap<String, Pause>,
     refusals: HashMap<String, Refusals>,
+    /// Streams that rest, and until when.
+    resting: HashMap<Arc<str>, Instant>,
 }
 
 /// One pause.
@@ -60,6 +64,7 @@ impl Gate {
         Self {
             state: Mutex::default(),
             retry: (settings.retry_min, settings.retry_max),
+            linger: settings.linger,
             breaker_bulks: settings.breaker_bulks,
             documents: AtomicUsize::new(documents_max),
             documents_max,
@@ -102,17 +107,30 @@ impl Gate {
         }
     }
 
-    /// Streams to leave alone now.
-    pub(super) fn paused_streams(&self, now: Instant) -> Vec<String> {
+    /// A claim at this time took all that the stream had, and it was little: what comes next is gathered for a while.
+    pub(super) fn let_rest(&self, stream: &Arc<str>, now: Instant) {
+        if !self.linger.is_zero() {
+            self.lock().resting.insert(Arc::clone(stream), now + self.linger);
+        }
+    }
+
+    /// When the first stream of those that rest has rested.
+    pub(super) fn rest_ends(&self, now: Instant) -> Option<Instant> {
+        let state = self.lock();
+        state.resting.values().filter(|until| **until > now).min().copied()
+    }
+
+    /// Streams to leave alone now: those that pause, and those that rest.
+    pub(super) fn left_alone(&self, now: Instant) -> Vec<String> {
         let mut state = self.lock();
+        state.resting.retain(|_, until| *until > now);
         // It is tried again once its pause is over: if nobody did for long, nothing of it waits. Another replica had it.
         let long = self.retry.1 * 4;
         state.streams.retain(|_, pause| now < pause.until + long);
-        state
-            .streams
-            .iter()
-            .filter(|(_, pause)| pause.until > now)
-            .map(|(stream, _)| stream.clone())
+        let paused = state.streams.iter().filter(|(_, pause)| pause.until > now);
+        let paused = paused.map(|(stream, _)| stream.clone());
+        paused
+            .chain(state.resting.keys().map(|stream| stream.to_string()))
             .collect()
     }
 
@@ -255,6 +273,7 @@ mod tests {
             lease: Duration::from_secs(30),
             renew_every: Duration::from_secs(10),
             poll_every: Duration::from_secs(1),
+            linger: Duration::from_millis(200),
             claim_events_max: 5_000,
             claim_bytes_max: 8_000_000,
             retry_min: Duration::from_millis(500),
@@ -295,6 +314,19 @@ mod tests {
         assert!(gate.may_claim(later) && gate.may_claim(later));
     }
 
+    #[test]
+    fn a_stream_with_little_rests_and_no_other() {
+        let gate = gate();
+        let now = Instant::now();
+        assert_eq!(gate.rest_ends(now), None);
+        gate.let_rest(&Arc::from("s"), now);
+        let rested = now + Duration::from_millis(200);
+        assert_eq!(gate.rest_ends(now), Some(rested));
+        assert_eq!(gate.left_alone(now), ["s"]);
+        assert_eq!(gate.rest_ends(rested), None);
+        assert!(gate.left_alone(rested).is_empty());
+    }
+
     #[tokio::test]
     async fn a_success_wakes_all_who_wait_for_the_probe() {
         let gate = gate();
@@ -314,13 +346,13 @@ mod tests {
         let gate = gate();
         gate.pause_stream("s", "refused");
         let now = Instant::now();
-        assert_eq!(gate.paused_streams(now), ["s"]);
-        assert!(gate.paused_streams(now + Duration::from_secs(60)).is_empty());
+        assert_eq!(gate.left_alone(now), ["s"]);
+        assert!(gate.left_alone(now + Duration::from_secs(60)).is_empty());
         assert_eq!(gate.problems(), ["s: refused"], "it is to be tried");
         gate.probe_stream("s", now + Duration::from_secs(60));
-        assert!(gate.paused_streams(now + Duration::from_secs(200)).is_empty());
+        assert!(gate.left_alone(now + Duration::from_secs(200)).is_empty());
         assert_eq!(gate.problems(), ["s: refused"], "it was tried");
-        gate.paused_streams(now + Duration::from_secs(300));
+        gate.left_alone(now + Duration::from_secs(300));
         assert!(gate.problems().is_empty());
     }
 

@@ -161,6 +161,7 @@ impl Delivery {
     fn next_bulk(&self, claim: &Claim, waiting: &mut Vec<usize>, documents_max: usize) -> (BulkBody, Vec<usize>) {
         let documents_max = documents_max.min(self.gate.documents()).max(1);
         let mut body = BulkBody::new(self.targets.naming());
+        body.reserve((claim.bytes_each() * documents_max.min(waiting.len())).min(self.limits.bytes));
         let mut positions = Vec::new();
         while let Some(position) = waiting.pop() {
             let Some(document) = claim.documents.get(position) else {

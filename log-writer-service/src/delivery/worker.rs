@@ -18,7 +18,7 @@ use super::{
 use crate::{
     failpoint::failpoint,
     telemetry::metric,
-    timescale::{ClaimOrder, ClaimRequest, OutboxId, OutboxRow, Requeued, Settlement, StoreError},
+    timescale::{CLAIM_ROWS_MAX, ClaimOrder, ClaimRequest, OutboxId, OutboxRow, Requeued, Settlement, StoreError},
 };
 
 /// Times that second copies of lost claims are looked for: most of an hour with the pauses of `delivery.retry_max`.
@@ -63,6 +63,9 @@ impl Worker {
                 self.pause(self.delivery.settings.retry_max).await;
                 continue;
             };
+            let now = Instant::now();
+            // A commit to a stream that rests need not be looked for before.
+            let rest = self.delivery.gate.rest_ends(now).map(|until| until - now);
             let pause = match step {
                 Ok(true) => {
                     failures = 0;
@@ -78,9 +81,9 @@ impl Worker {
                 }
             };
             tokio::select! {
-                () = self.committed.notified(), if failures == 0 => {}
+                () = self.committed.notified(), if failures == 0 && rest.is_none() => {}
                 () = self.delivery.gate.opened() => {}
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(rest.map_or(pause, |rest| rest.min(pause))) => {}
                 () = self.stopping.cancelled() => return,
             }
         }
@@ -106,14 +109,14 @@ impl Worker {
         if !delivery.gate.may_claim(now) {
             return Ok(false);
         }
-        let paused = delivery.gate.paused_streams(now);
+        let left_alone = delivery.gate.left_alone(now);
         let request = ClaimRequest {
             owner: delivery.owner,
             lease: delivery.settings.lease,
             events_max: delivery.settings.claim_events_max,
             bytes_max: i64::try_from(delivery.settings.claim_bytes_max).unwrap_or(i64::MAX),
             order,
-            paused: &paused,
+            left_alone: &left_alone,
         };
         let rows = delivery.outbox.claim(&request).await?;
         if rows.is_empty() {
@@ -125,12 +128,25 @@ impl Worker {
         metric::claimed(later, taken_over, rows.len());
         if let Some(row) = rows.first() {
             delivery.gate.probe_stream(&row.target, now);
+            if self.is_little(&rows) {
+                delivery.gate.let_rest(&row.target, now);
+            }
         }
         let claims: Vec<(OutboxId, i32)> = rows.iter().map(|row| (row.id, row.attempts)).collect();
         delivery.note_claims(&claims);
         let result = self.deliver(rows).await;
         delivery.forget_claims(&claims);
         result.map(|()| true)
+    }
+
+    /// Whether a claim is less than half of what it may be.
+    fn is_little(&self, rows: &[OutboxRow]) -> bool {
+        let settings = &self.delivery.settings;
+        let events: i64 = rows.iter().map(|row| row.events).sum();
+        let bytes: usize = rows.iter().filter_map(|row| usize::try_from(row.bytes).ok()).sum();
+        rows.len() < CLAIM_ROWS_MAX / 2
+            && events < settings.claim_events_max / 2
+            && bytes < settings.claim_bytes_max / 2
     }
 
     async fn deliver(&self, rows: Vec<OutboxRow>) -> Result<(), StoreError> {

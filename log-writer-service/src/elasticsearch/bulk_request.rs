@@ -83,6 +83,11 @@ impl BulkBody {
         self.ends.push(lines.len());
     }
 
+    /// Makes room for so many bytes at once: growing bit by bit copies all of it again and again.
+    pub fn reserve(&mut self, bytes: usize) {
+        Arc::make_mut(&mut self.lines).reserve(bytes);
+    }
+
     /// Number of documents.
     pub fn len(&self) -> usize {
         self.ends.len()

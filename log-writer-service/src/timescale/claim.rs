@@ -17,6 +17,9 @@ use crate::failpoint::failpoint;
 /// A shutdown waits for a release, and without one the lease ends the claim.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Rows of one claim at most, whatever else it may be: as in the two queries.
+pub const CLAIM_ROWS_MAX: usize = 256;
+
 /// Which rows go first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClaimOrder {
@@ -51,7 +54,7 @@ pub struct ClaimRequest<'a> {
     /// Which rows go first.
     pub order: ClaimOrder,
     /// Targets to leave alone.
-    pub paused: &'a [String],
+    pub left_alone: &'a [String],
 }
 
 impl Outbox {
@@ -73,7 +76,7 @@ impl Outbox {
             .bind(request.lease)
             .bind(request.events_max)
             .bind(request.bytes_max)
-            .bind(request.paused);
+            .bind(request.left_alone);
         // One statement, which commits itself.
         failpoint!("claim::before");
         let rows = on_pool(&self.pool, ANSWER_TIMEOUT, attempted, async |connection| {
@@ -141,5 +144,20 @@ impl Outbox {
         })
         .await?;
         Ok(done.rows_affected())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::CLAIM_ROWS_MAX;
+
+    #[test]
+    fn both_queries_take_as_many_rows() {
+        for sql in [
+            include_str!("sql/claim_newest.sql"),
+            include_str!("sql/claim_oldest.sql"),
+        ] {
+            assert!(sql.contains(&format!(" limit {CLAIM_ROWS_MAX}\n")));
+        }
     }
 }

@@ -53,7 +53,7 @@ pub use self::{
     bare_tenant::bare_tenant,
     books::Books,
     census::{Again, Census, CountedBucket, Standing},
-    claim::{ClaimOrder, ClaimRequest},
+    claim::{CLAIM_ROWS_MAX, ClaimOrder, ClaimRequest},
     clock::Clock,
     committer::Committer,
     copy::EncodedRows,
