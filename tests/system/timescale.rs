@@ -28,5 +28,6 @@ mod timescale_questions;
 mod timescale_roles;
 mod timescale_search;
 mod timescale_stats;
+mod timescale_stats_kept;
 mod timescale_tenants;
 mod timescale_vanished;

@@ -185,7 +185,10 @@ impl TestDatabase {
             connection.execute(statement).await.expect(statement);
         }
         for view in COUNTED {
-            let call = format!("call refresh_continuous_aggregate('{view}', {from}, {until})");
+            // At once: by default one transaction for ten buckets each, ten thousand for a few months.
+            let call = format!(
+                "call refresh_continuous_aggregate('{view}', {from}, {until}, options => '{{\"buckets_per_batch\": 0}}')"
+            );
             connection.execute(call.as_str()).await.expect(&call);
         }
     }
