@@ -69,6 +69,26 @@ async fn pages_of_search_logs_hold_every_event_once_in_order() {
 }
 
 #[tokio::test]
+async fn search_logs_gives_ten_thousand_rows_at_most_however_many_are_asked_for() {
+    let insert = format!(
+        "{INSERT} select gen_random_uuid(), now() - i * interval '100 milliseconds', now(), 1, 'default', 'INFO', 'api', null, i::text,
+           null, null, null, null, null from generate_series(1, 10010) i"
+    );
+    with_events(&insert, async |database| {
+        for (asked, given) in [("10001", 10_000), ("2147483647", 10_000), ("null", 100), ("-1", 1)] {
+            let count = format!("select count(*) from search_logs(p_limit := {asked})");
+            assert_eq!(database.number(&count).await, given, "{asked}");
+        }
+        // The newest, and the rest is the next page.
+        let rest = "select string_agg(message, ' ') from search_logs(p_limit := 20000, p_before :=
+            (select page_end from search_logs(p_limit := 20000) order by \"timestamp\" limit 1))";
+        let expected: Vec<String> = (10_001..=10_010).map(|number: u32| number.to_string()).collect();
+        assert_eq!(database.text(rest).await, expected.join(" "));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_context_of_an_event_is_what_its_service_logged_around_it_on_its_host() {
     let insert = format!(
         "{INSERT} select ('00000000-0000-7000-8000-' || lpad(i::text, 12, '0'))::uuid, now() - interval '1 hour' + i * interval '1 second',

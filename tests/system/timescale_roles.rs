@@ -289,6 +289,42 @@ async fn what_a_reader_asks_is_bounded_by_its_settings() {
 }
 
 #[tokio::test]
+async fn a_readers_slow_question_is_cancelled_by_the_setting_of_its_role() {
+    let roles = Roles::create().await;
+    sqlx::raw_sql(
+        "insert into application_logs (id, \"timestamp\", ingested_at, batch_id, tenant, level, service, message)
+         select gen_random_uuid(), now(), now(), 1, 'default', 'INFO', 'api', 'm' from generate_series(1, 10000)",
+    )
+    .execute(roles.database.pool())
+    .await
+    .expect("events");
+    // As it is made, but half a minute is long for a test.
+    let shorter = format!(
+        "alter role {} in database {} set statement_timeout = '200ms'",
+        roles.name_of("log_reader"),
+        roles.name_of("logs")
+    );
+    sqlx::raw_sql(&shorter)
+        .execute(roles.database.pool())
+        .await
+        .expect(&shorter);
+    let url = roles.reader_url();
+    for question in [
+        "select pg_sleep(60)",
+        "select count(*) from application_logs a, application_logs b, application_logs c where a.message < b.message",
+        "select count(*) from generate_series(1, 10000) i, lateral search_logs(p_limit := 10000 + i - i)",
+    ] {
+        let error = roles.attempt(&url, question).await.expect_err(question);
+        let error = error.as_database_error().expect("an answer").to_string();
+        assert!(
+            error.contains("canceling statement due to statement timeout"),
+            "{error}"
+        );
+    }
+    roles.run(&url, &["select * from search_logs(p_limit := 1)"]).await;
+}
+
+#[tokio::test]
 async fn nobody_executes_our_functions_but_who_was_given_access() {
     let roles = Roles::create().await;
     let ours = "from pg_proc p where p.pronamespace in ('log_writer'::regnamespace, 'public'::regnamespace)
