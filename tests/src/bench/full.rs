@@ -182,15 +182,16 @@ fn straight_line(points: &[Point], of: Of) -> [f64; 3] {
 fn push_held(out: &mut String, held: &[Held]) {
     line(
         out,
-        "| due/s | events/s | s | answer p50 / p99 / max ms | searchable p50 / p99 / max s (probes) | waiting at most / at the end | \
+        "| setting | due/s | events/s | s | answer p50 / p99 / max ms | searchable p50 / p99 / max s (probes) | waiting at most / at the end | \
          memory MiB, halves | service CPU µs | PostgreSQL CPU µs | Elasticsearch CPU µs | load CPU µs | goals |",
     );
-    line(out, "|---|---|---|---|---|---|---|---|---|---|---|---|");
+    line(out, "|---|---|---|---|---|---|---|---|---|---|---|---|---|");
     for held in held {
         let (answers, searchable, cost) = (held.answers, held.searchable, held.cost);
         let [first, second] = held.memory_of_halves();
         let row = format!(
-            "| {} | {:.0} | {:.0} | {:.1} / {:.1} / {:.0} | {:.2} / {:.2} / {:.2} ({}) | {} / {} | {first:.0}, {second:.0} | {:.2} | {:.2} | {:.2} | {:.2} | {} |",
+            "| {} | {} | {:.0} | {:.0} | {:.1} / {:.1} / {:.0} | {:.2} / {:.2} / {:.2} ({}) | {} / {} | {first:.0}, {second:.0} | {:.2} | {:.2} | {:.2} | {:.2} | {} |",
+            held.setting,
             held.due,
             held.rate,
             held.seconds,

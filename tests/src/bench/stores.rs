@@ -54,6 +54,9 @@ pub struct Quantiles {
 /// What one rate showed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Held {
+    /// What is not as by default, as `section.key=value`.
+    #[serde(default)]
+    pub setting: String,
     /// Events a second that were due.
     pub due: u64,
     /// Events a second that were acknowledged.
@@ -93,30 +96,40 @@ pub struct Stores {
     service: Service,
     stream: Stream,
     meter: Meter,
+    /// What is not as by default.
+    setting: String,
     /// Numbers of events that were sent.
     next: Cell<usize>,
     database: Database,
 }
 
 impl Stores {
-    /// Starts a service with its default settings; `gzip` as in `elasticsearch.gzip`.
+    /// Starts a service with its default settings but for this one.
     ///
     /// # Errors
     /// If a store is not on this machine.
-    pub async fn start(program: &Path, database_url: &str, elasticsearch_url: &str, gzip: &str) -> Result<Self> {
+    pub async fn start(
+        program: &Path,
+        database_url: &str,
+        elasticsearch_url: &str,
+        setting: Option<(&str, &str)>,
+    ) -> Result<Self> {
         let (database, stream) = (Database::create_on(database_url).await, Stream::on(elasticsearch_url));
-        let settings = Settings::default()
+        let mut settings = Settings::default()
             .set("database.url", database.url())
             .set("elasticsearch.urls", &format!("[\"{elasticsearch_url}\"]"))
-            .set("elasticsearch.gzip", gzip)
             .set("events.default_tenant", &stream.tenant)
             .program(program);
+        if let Some((key, value)) = setting {
+            settings = settings.set(key, value);
+        }
         let service = Service::start(settings).await;
         let meter = Meter::of(&[&service], &database, Some(&stream.search)).await?;
         Ok(Self {
             service,
             stream,
             meter,
+            setting: setting.map_or_else(|| "default".to_owned(), |(key, value)| format!("{key}={value}")),
             next: Cell::new(0),
             database,
         })
@@ -148,6 +161,7 @@ impl Stores {
         let written = [self.wal_bytes().await - written[0], loopback_bytes() - written[1]];
         let (memory_mib, most) = notes.into_inner();
         Ok(Held {
+            setting: self.setting.clone(),
             due: rate,
             rate: events as f64 / took.as_secs_f64(),
             seconds: took.as_secs_f64(),
