@@ -1,6 +1,6 @@
 //! Small claims are gathered, and nothing waits for it that need not.
 
-use log_writer_tests::client::Receipt;
+use log_writer_tests::{client::Receipt, service::Settings};
 
 use crate::{FakeStores, fresh};
 
@@ -8,7 +8,7 @@ use crate::{FakeStores, fresh};
 async fn a_stream_that_rests_keeps_no_other_waiting() {
     let stores = FakeStores::start_with(|settings| {
         settings
-            .set("delivery.linger", "1h")
+            .set("delivery.linger", "60s")
             .set("events.body_tenants", "[\"other\"]")
     })
     .await;
@@ -46,16 +46,18 @@ async fn what_comes_while_a_stream_rests_goes_into_one_bulk() {
 }
 
 #[tokio::test]
-async fn a_backlog_does_not_rest() {
-    let stores = FakeStores::start_with(|settings| {
-        let settings = settings.set("delivery.linger", "1h");
-        settings
-            .set("delivery.claim_events_max", "20")
-            .set("delivery.workers", "1")
-    })
-    .await;
-    for _ in 0..10 {
-        stores.service.ingest(&fresh(20)).await;
+async fn a_backlog_does_not_rest_though_its_rows_do_not_fill_a_claim() {
+    let mut stores = FakeStores::start().await;
+    let lingering = Settings::new(stores.database.url(), &stores.fake.url(), "default")
+        .set("delivery.linger", "60s")
+        .set("delivery.claim_events_max", "20");
+    let away = lingering.clone().set("elasticsearch.urls", "[\"http://127.0.0.1:1\"]");
+    stores.service.kill();
+    stores.service.restart_with(away).await;
+    for count in [8, 20, 8, 20] {
+        stores.service.ingest(&fresh(count)).await;
     }
-    stores.assert_delivered_exactly_once(200).await;
+    stores.service.kill();
+    stores.service.restart_with(lingering).await;
+    stores.assert_delivered_exactly_once(56).await;
 }

@@ -21,6 +21,8 @@ const DEPTH_MAX: usize = 1000;
 const CHUNKS_MAX: u128 = 1000;
 /// How far back the policies of `log_stats_1m` look for late events (`migrations/`).
 const COUNTED_BACK: Duration = Duration::from_secs(14 * 86_400);
+/// Longer, and what waits looks like an outage.
+const LINGER_MAX: Duration = Duration::from_secs(60);
 /// What `log_writer.drop_old_events` and `drop_old_stats` take.
 const KEEP_MIN: Duration = Duration::from_secs(16 * 86_400);
 
@@ -236,6 +238,12 @@ fn delivery(config: &Config, merge: &mut Merge) {
         merge.refuse(
             &["delivery.lease", "delivery.renew_every"],
             "a claim must outlive two renewals, or one slow renewal loses it; make the first more than twice the second",
+        );
+    }
+    if delivery.linger > LINGER_MAX {
+        merge.refuse(
+            &["delivery.linger"],
+            format!("a stream may rest for {} s at most", LINGER_MAX.as_secs()),
         );
     }
     if delivery.retry_min > delivery.retry_max {

@@ -19,7 +19,7 @@ pub struct Delivery {
     /// How often the outbox is looked at when no commit wakes delivery.
     #[serde(with = "super::unit::duration")]
     pub poll_every: Duration,
-    /// How long a stream rests after a small claim, so that the next one is larger; zero: not at all.
+    /// How long a stream rests after a small claim of all it had, so that the next one is larger; zero: not at all.
     #[serde(with = "super::unit::duration")]
     pub linger: Duration,
     /// Events of one claim at most.

@@ -58,6 +58,9 @@ pub struct Delivery {
     owner: Uuid,
     /// Claims that are worked on, to be renewed: a row and its attempts.
     claims: Mutex<HashSet<(OutboxId, i32)>>,
+    /// Taken while rows are claimed: workers that come at once would share out what was gathered, and hide rows from one
+    /// another, so that a stream with much looks like one with little.
+    claiming: tokio::sync::Mutex<()>,
     /// Taken while a claim above `delivery.claim_bytes_max` is worked on: one event that large, and one at a time.
     oversized: tokio::sync::Mutex<()>,
     /// How long a shutdown waits for a bulk that was sent.
@@ -110,6 +113,7 @@ impl Delivery {
             mirror: parts.mirror,
             owner: Uuid::new_v4(),
             claims: Mutex::default(),
+            claiming: tokio::sync::Mutex::default(),
             oversized: tokio::sync::Mutex::default(),
             drain: parts.drain,
         }

@@ -161,7 +161,6 @@ impl Delivery {
     fn next_bulk(&self, claim: &Claim, waiting: &mut Vec<usize>, documents_max: usize) -> (BulkBody, Vec<usize>) {
         let documents_max = documents_max.min(self.gate.documents()).max(1);
         let mut body = BulkBody::new(self.targets.naming());
-        body.reserve((claim.bytes_each() * documents_max.min(waiting.len())).min(self.limits.bytes));
         let mut positions = Vec::new();
         while let Some(position) = waiting.pop() {
             let Some(document) = claim.documents.get(position) else {
@@ -169,8 +168,12 @@ impl Delivery {
             };
             let is_suspect = self.suspects.is_suspect(&document.id);
             let copy = document.copy();
-            if positions.is_empty() && copy.is_some() {
-                body = BulkBody::over_copies();
+            if positions.is_empty() {
+                if copy.is_some() {
+                    body = BulkBody::over_copies();
+                }
+                let each = claim.bytes_each();
+                body.reserve((each * documents_max.min(waiting.len() + 1)).min(self.limits.bytes + each));
             }
             if !positions.is_empty() && (is_suspect || body.creates() == copy.is_some()) {
                 waiting.push(position);

@@ -16,6 +16,7 @@ use super::{
     send::Halt,
 };
 use crate::{
+    config,
     failpoint::failpoint,
     telemetry::metric,
     timescale::{CLAIM_ROWS_MAX, ClaimOrder, ClaimRequest, OutboxId, OutboxRow, Requeued, Settlement, StoreError},
@@ -53,6 +54,7 @@ impl Worker {
             if self.stopping.is_cancelled() {
                 return;
             }
+            let asked = Instant::now();
             // A panic must stop neither the other workers nor ingest; the claim ends with its lease.
             let step = tokio::select! {
                 step = AssertUnwindSafe(self.step(order)).catch_unwind() => step,
@@ -63,27 +65,29 @@ impl Worker {
                 self.pause(self.delivery.settings.retry_max).await;
                 continue;
             };
-            let now = Instant::now();
-            // A commit to a stream that rests need not be looked for before.
-            let rest = self.delivery.gate.rest_ends(now).map(|until| until - now);
-            let pause = match step {
+            let (pause, rest) = match step {
                 Ok(true) => {
                     failures = 0;
                     continue;
                 }
-                Ok(false) => self.delivery.settings.poll_every,
+                // One that has ended since has kept nothing from being found but what came before its end.
+                Ok(false) => (self.delivery.settings.poll_every, self.delivery.gate.rest_ends(asked)),
                 Err(error) => {
                     failures = failures.saturating_add(1);
                     if failures == 1 {
                         tracing::warn!(%error, "delivery can't use the outbox; trying again");
                     }
-                    self.delivery.gate.pause(failures)
+                    (self.delivery.gate.pause(failures), None)
                 }
             };
+            let pause = rest.map_or(pause, |until| {
+                pause.min(until.saturating_duration_since(Instant::now()))
+            });
             tokio::select! {
+                // A commit says of no stream: most go to one that rests, and to look after each would be in vain.
                 () = self.committed.notified(), if failures == 0 && rest.is_none() => {}
                 () = self.delivery.gate.opened() => {}
-                () = tokio::time::sleep(rest.map_or(pause, |rest| rest.min(pause))) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = self.stopping.cancelled() => return,
             }
         }
@@ -105,6 +109,7 @@ impl Worker {
     /// One claim from beginning to end; false if there was nothing to claim.
     async fn step(&self, order: ClaimOrder) -> Result<bool, StoreError> {
         let delivery = &self.delivery;
+        let claiming = delivery.claiming.lock().await;
         let now = Instant::now();
         if !delivery.gate.may_claim(now) {
             return Ok(false);
@@ -128,25 +133,16 @@ impl Worker {
         metric::claimed(later, taken_over, rows.len());
         if let Some(row) = rows.first() {
             delivery.gate.probe_stream(&row.target, now);
-            if self.is_little(&rows) {
+            if took_all_of_little(&rows, &delivery.settings) {
                 delivery.gate.let_rest(&row.target, now);
             }
         }
+        drop(claiming);
         let claims: Vec<(OutboxId, i32)> = rows.iter().map(|row| (row.id, row.attempts)).collect();
         delivery.note_claims(&claims);
         let result = self.deliver(rows).await;
         delivery.forget_claims(&claims);
         result.map(|()| true)
-    }
-
-    /// Whether a claim is less than half of what it may be.
-    fn is_little(&self, rows: &[OutboxRow]) -> bool {
-        let settings = &self.delivery.settings;
-        let events: i64 = rows.iter().map(|row| row.events).sum();
-        let bytes: usize = rows.iter().filter_map(|row| usize::try_from(row.bytes).ok()).sum();
-        rows.len() < CLAIM_ROWS_MAX / 2
-            && events < settings.claim_events_max / 2
-            && bytes < settings.claim_bytes_max / 2
     }
 
     async fn deliver(&self, rows: Vec<OutboxRow>) -> Result<(), StoreError> {
@@ -298,5 +294,63 @@ impl Worker {
             tracing::error!(target.name = %claim.target, event.count = expired,
                 "events were gone from application_logs before they reached elasticsearch; counted as expired");
         }
+    }
+}
+
+/// Whether a claim took all that its stream had, and that was less than half of what a claim may be.
+fn took_all_of_little(rows: &[OutboxRow], settings: &config::Delivery) -> bool {
+    let claimable = rows.first().map_or(0, |row| row.claimable);
+    let events: i64 = rows.iter().map(|row| row.events).sum();
+    let bytes: usize = rows.iter().filter_map(|row| usize::try_from(row.bytes).ok()).sum();
+    usize::try_from(claimable).is_ok_and(|claimable| claimable <= rows.len())
+        && claimable < CLAIM_ROWS_MAX
+        && events < settings.claim_events_max / 2
+        && bytes < settings.claim_bytes_max / 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{event::Timestamp, timescale::WorkKind};
+
+    fn rows(events: &[i64], claimable: i64) -> Vec<OutboxRow> {
+        let row = |events: &i64| OutboxRow {
+            id: OutboxId(1),
+            batch_id: 1,
+            target: Arc::from("s"),
+            tenants: Vec::new(),
+            first: Timestamp(0),
+            last: Timestamp(0),
+            events: *events,
+            bytes: events * 1_000,
+            kind: WorkKind::Fresh,
+            open: None,
+            attempts: 1,
+            taken_over: false,
+            claimable,
+        };
+        events.iter().map(row).collect()
+    }
+
+    #[test]
+    fn little_is_less_than_half_and_nothing_left() {
+        let file: toml::Table = toml::from_str(config::DEFAULT_FILE).unwrap();
+        let mut settings: config::Delivery = file["delivery"].clone().try_into().unwrap();
+        (settings.claim_events_max, settings.claim_bytes_max) = (100, 100_000);
+        for (events, claimable, expected) in [
+            (&[20, 20][..], 2, true),
+            (&[20, 20], 3, false),
+            (&[20, 30], 2, false),
+            (&[1; 256], 256, false),
+        ] {
+            let rows = rows(events, claimable);
+            assert_eq!(
+                took_all_of_little(&rows, &settings),
+                expected,
+                "{events:?} of {claimable}"
+            );
+        }
+        settings.claim_bytes_max = 70_000;
+        assert!(!took_all_of_little(&rows(&[20, 20], 2), &settings), "by bytes");
     }
 }

@@ -17,8 +17,8 @@ use crate::failpoint::failpoint;
 /// A shutdown waits for a release, and without one the lease ends the claim.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Rows of one claim at most, whatever else it may be: as in the two queries.
-pub const CLAIM_ROWS_MAX: usize = 256;
+/// Rows that a claim looks at, at most: as in the two queries.
+pub const CLAIM_ROWS_MAX: i64 = 256;
 
 /// Which rows go first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -78,6 +78,8 @@ pub struct OutboxRow {
     pub attempts: i32,
     /// Whether another process held it when its lease ended.
     pub taken_over: bool,
+    /// Rows of its target that could be claimed then, itself and those left included; [`super::CLAIM_ROWS_MAX`] at most.
+    pub claimable: i64,
 }
 
 impl OutboxRow {
@@ -104,6 +106,7 @@ impl OutboxRow {
             open,
             attempts: row.try_get("attempts")?,
             taken_over: row.try_get("taken_over")?,
+            claimable: row.try_get("claimable")?,
         })
     }
 }

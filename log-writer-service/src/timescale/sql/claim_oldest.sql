@@ -61,4 +61,4 @@ claimed as (
   returning o.id, o.batch_id, o.target, o.tenants, o.first_time, o.last_time, o.events, o.bytes, o.kind, o.open_ids,
     o.open_times, o.attempts, c.taken_over
 )
-select * from claimed order by batch_id, id
+select *, (select count(*) from free) as claimable from claimed order by batch_id, id
