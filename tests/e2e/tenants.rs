@@ -138,6 +138,32 @@ async fn equal_bodies_ids_and_keys_of_two_tenants_are_two_events_each_and_neithe
 }
 
 #[tokio::test]
+async fn a_request_that_waits_keeps_no_equal_one_of_another_tenant_waiting() {
+    let two = Two::start().await;
+    let event = fresh(1)[0].clone();
+    two.send(0, &Request::json(&json!([event]))).await;
+    // Whoever stores the first tenant's event now has to wait and see whether it is deleted.
+    let mut deletes = two.database.pool().begin().await.expect("a transaction");
+    sqlx::query("delete from public.application_logs where tenant = $1")
+        .bind(&two.streams[0].tenant)
+        .execute(&mut *deletes)
+        .await
+        .expect("a deletion");
+    let request = Request::json(&json!([event, fresh(1)[0]]));
+    let waits = two.send(0, &request);
+    tokio::pin!(waits);
+    let other = tokio::select! {
+        receipt = two.send(1, &request) => receipt,
+        receipt = &mut waits => panic!("answered while its event is held: {receipt:?}"),
+    };
+    assert_eq!(other, Receipt::all_committed(2));
+    assert!(futures::poll!(&mut waits).is_pending(), "the first still waits");
+    deletes.rollback().await.expect("a rollback");
+    let receipt = waits.await;
+    assert_eq!((receipt.committed, receipt.duplicates), (1, 1), "{receipt:?}");
+}
+
+#[tokio::test]
 async fn a_body_that_names_another_tenant_does_not_get_there_and_a_dead_letter_carries_its_own() {
     let two = Two::start().await;
     let other = two.streams[1].tenant.clone();

@@ -241,10 +241,7 @@ fn delivery(config: &Config, merge: &mut Merge) {
         );
     }
     if delivery.linger > LINGER_MAX {
-        merge.refuse(
-            &["delivery.linger"],
-            format!("a stream may rest for {} s at most", LINGER_MAX.as_secs()),
-        );
+        merge.refuse(&["delivery.linger"], "a stream may rest for a minute at most");
     }
     if delivery.retry_min > delivery.retry_max {
         merge.refuse(

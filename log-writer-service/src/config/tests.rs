@@ -205,7 +205,7 @@ const SINGLE_MISTAKES: &[(&str, &str, &str)] = &[
     ("delivery.lease", "20s", "a claim must outlive two renewals"),
     ("delivery.retry_min", "1m", "longer than the longest"),
     ("delivery.poll_every", "0s", "at least 1ms"),
-    ("delivery.linger", "61s", "60 s at most"),
+    ("delivery.linger", "61s", "a minute at most"),
     ("storage.profile", "columns", "is one of row, columnar"),
     ("log.format", "yaml", "is one of auto, text, json"),
     ("log.filter", "info,=loud=", "is no filter"),
