@@ -1,6 +1,6 @@
 //! The tools for agents, asked by the SDK's own client: over HTTP, and over standard input and output.
 
-use std::path::Path;
+use std::{borrow::Cow, path::Path};
 
 use log_writer_tests::{
     client::Request,
@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::{TcpStream, UnixListener};
 
-type Agent = RunningService<RoleClient, ()>;
+pub(crate) type Agent = RunningService<RoleClient, ()>;
 
 /// A database with a role that may only read, which is dropped with everything it was granted.
 struct WithReader {
@@ -68,8 +68,13 @@ impl WithReader {
 }
 
 /// The client's way to the service: a socket in a folder, carried on to its port.
-async fn by_http(service: &Service, folder: &Path) -> Agent {
-    let path = folder.join("socket");
+pub(crate) async fn by_http(service: &Service, folder: &Path) -> Agent {
+    with_token(service, folder, None).await
+}
+
+/// The same with a token.
+async fn with_token(service: &Service, folder: &Path, token: Option<&str>) -> Agent {
+    let path = folder.join(random_word());
     let (listener, address) = (UnixListener::bind(&path).expect("a socket"), service.address());
     tokio::spawn(async move {
         while let Ok((mut near, _)) = listener.accept().await {
@@ -79,7 +84,8 @@ async fn by_http(service: &Service, folder: &Path) -> Agent {
             });
         }
     });
-    let settings = StreamableHttpClientTransportConfig::with_uri("http://localhost/mcp");
+    let mut settings = StreamableHttpClientTransportConfig::with_uri("http://localhost/mcp");
+    settings.auth_header = token.map(ToOwned::to_owned);
     let transport = StreamableHttpClientTransport::from_unix_socket_with_config(path.to_str().expect("text"), settings);
     ().serve(transport).await.expect("the protocol is spoken")
 }
@@ -92,7 +98,7 @@ async fn by_stdio(settings: &Settings) -> Agent {
 }
 
 /// Whether a tool reports a failure, and what it said.
-async fn call(agent: &Agent, tool: &'static str, arguments: Value) -> (bool, String) {
+async fn call(agent: &Agent, tool: impl Into<Cow<'static, str>>, arguments: Value) -> (bool, String) {
     let arguments = arguments.as_object().cloned().expect("an object");
     let result = agent
         .call_tool(CallToolRequestParams::new(tool).with_arguments(arguments))
@@ -106,8 +112,9 @@ async fn call(agent: &Agent, tool: &'static str, arguments: Value) -> (bool, Str
     (result.is_error == Some(true), text.expect("text"))
 }
 
-async fn rows(agent: &Agent, tool: &'static str, arguments: Value) -> Vec<Value> {
-    let (failed, text) = call(agent, tool, arguments).await;
+pub(crate) async fn rows(agent: &Agent, tool: impl Into<Cow<'static, str>>, arguments: Value) -> Vec<Value> {
+    let tool = tool.into();
+    let (failed, text) = call(agent, tool.clone(), arguments).await;
     assert!(!failed, "{tool}: {text}");
     let answer: Value = serde_json::from_str(&text).expect("JSON");
     answer["rows"].as_array().cloned().expect("rows")
@@ -171,7 +178,7 @@ async fn use_every_tool(agent: &Agent) {
             "run_sql" | "annotate_log" | "trace_logs" | "get_log" | "get_log_context"
         )
     }) {
-        rows(agent, Box::leak(tool.name.to_string().into_boxed_str()), json!({})).await;
+        rows(agent, tool.name.clone(), json!({})).await;
     }
     assert_eq!(
         rows(
@@ -257,6 +264,75 @@ async fn an_agent_can_use_every_tool_by_http_and_by_stdio_and_write_with_none() 
         read_resources(&agent).await;
         agent.cancel().await.expect("the end");
     }
+    drop(service);
+    reader.end().await;
+}
+
+#[tokio::test]
+async fn an_answer_ends_at_its_bytes_and_a_row_larger_than_that_never_comes_into_the_service() {
+    const MIB: u64 = 1024 * 1024;
+    let reader = WithReader::create().await;
+    let settings = reader
+        .settings()
+        .set("api.answer_bytes_max", "4MiB")
+        .set("api.rows_max", "50000")
+        .set("api.statement_timeout", "30s")
+        .set("api.connections_max", "1");
+    let service = Service::start(settings).await;
+    reader.grant().await;
+    let folder = TempDir::with_prefix("log-writer-agent-").expect("a folder");
+    let agent = by_http(&service, folder.path()).await;
+    let ask = async |sql: &str| {
+        let (failed, text) = call(&agent, "run_sql", json!({"sql": sql})).await;
+        assert!(!failed, "{sql}: {text}");
+        serde_json::from_str::<Value>(&text).expect("JSON")
+    };
+    let lengths = |answer: &Value| -> Vec<usize> {
+        let rows = answer["rows"].as_array().expect("rows").iter();
+        rows.map(|row| row["t"].as_str().expect("a text").len()).collect()
+    };
+    for sql in [
+        "select repeat('x', 200000000) as t",
+        "values (repeat('x', 200000000), 1), (repeat('y', 5000000), 2)",
+        "select array_agg(repeat('x', 1000)) as t from generate_series(1, 200000)",
+        // Every byte is six in JSON.
+        "select repeat(chr(1), 1000000) as t",
+    ] {
+        let answer = ask(sql).await;
+        assert_eq!(
+            (&answer["rows"], &answer["truncated"]),
+            (&json!([]), &json!(true)),
+            "{sql}: {answer}"
+        );
+        let note = answer["note"].as_str().expect("a note");
+        assert!(
+            note.contains("larger than api.answer_bytes_max") && note.contains("left(column"),
+            "{note}"
+        );
+    }
+    // The others come, in their order.
+    let answer = ask("select repeat('x', n) as t from unnest(array[3, 5000000, 2, 200000000, 1]) n").await;
+    assert_eq!(lengths(&answer), [3, 2, 1]);
+    assert!(answer["note"].as_str().expect("a note").contains(": 2;"), "{answer}");
+    // 45 GB, of which four rows have room; what is left does not keep the one connection from the next question.
+    let answer = ask("select repeat('x', 1000000) as t from generate_series(1, 45000)").await;
+    assert_eq!(
+        (lengths(&answer), &answer["truncated"]),
+        (vec![1_000_000; 4], &json!(true))
+    );
+    assert_eq!(answer["note"], Value::Null);
+    assert_eq!(ask("select 'x' as t").await["truncated"], false);
+    // PostgreSQL quotes the value.
+    let (failed, text) = call(&agent, "run_sql", json!({"sql": "select repeat('x', 3000000)::int"})).await;
+    assert!(
+        failed && text.contains("invalid input syntax for type integer: \"xxx") && text.len() < 5_000,
+        "{}",
+        text.len()
+    );
+    let (_, peak) = service.memory();
+    // As docs/OPERATIONS.md has it: itself, and four times an answer.
+    assert!(peak < (64 + 4 * 4) * MIB, "{} MiB", peak / MIB);
+    agent.cancel().await.expect("the end");
     drop(service);
     reader.end().await;
 }

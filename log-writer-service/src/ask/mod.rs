@@ -58,6 +58,9 @@ pub struct Answer {
     pub behind_seconds: f64,
     /// Whether there were more rows than the limits allow.
     pub truncated: bool,
+    /// What there is to know about this answer: rows that are missing, why Elasticsearch was not asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// `before` of the next page; absent if there is none, or the question has no pages.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
@@ -273,9 +276,10 @@ impl Asker {
             None => Rows::default(),
             Some(keys) => self.questions.ask(Question::LISTED_LOGS, &keys).await?,
         };
+        let is_cut = rows.truncated;
         let mut answer = paged(rows, parameters);
         // A row that was dropped since makes a page shorter, and not the last one. A page that was cut ends with its last row.
-        if !answer.truncated {
+        if !is_cut {
             answer.next = (found.len() >= search::limit(parameters))
                 .then(|| search::page_end(&found))
                 .flatten();
@@ -324,11 +328,19 @@ fn see_only(parameters: &mut Map<String, Value>, sight: &Sight) -> Result<(), As
     }
 }
 
+fn too_large(rows: usize) -> String {
+    format!(
+        "rows left out, as each alone is larger than api.answer_bytes_max: {rows}; run_sql can ask for fewer columns, or \
+         for left(column, 1000)"
+    )
+}
+
 fn from_postgresql(rows: Rows) -> Answer {
     Answer {
         store: "postgresql",
         behind_seconds: 0.0,
-        truncated: rows.truncated,
+        truncated: rows.truncated || rows.too_large > 0,
+        note: (rows.too_large > 0).then(|| too_large(rows.too_large)),
         next: None,
         rows: rows.rows,
     }
@@ -340,7 +352,7 @@ fn paged(rows: Rows, parameters: &Map<String, Value>) -> Answer {
     struct Last {
         page_end: String,
     }
-    let is_full = rows.truncated || rows.rows.len() >= search::limit(parameters);
+    let is_full = rows.truncated || rows.rows.len() + rows.too_large >= search::limit(parameters);
     let last = rows.rows.last().filter(|_| is_full);
     let next = last.and_then(|row| serde_json::from_str::<Last>(row.get()).ok());
     Answer {

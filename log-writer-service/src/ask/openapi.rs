@@ -30,6 +30,7 @@ pub fn document() -> Value {
                         "store": {"enum": ["postgresql", "elasticsearch"], "description": "What found the rows."},
                         "behind_seconds": {"type": "number", "description": "Events younger than this may be missing."},
                         "truncated": {"type": "boolean", "description": "Whether there were more rows than the limits allow."},
+                        "note": {"type": "string", "description": "What there is to know about this answer: rows left out, why Elasticsearch was not asked."},
                         "next": {"type": "string", "description": "`before` of the next page."},
                         "rows": {"type": "array", "items": {"type": "object"}},
                     },

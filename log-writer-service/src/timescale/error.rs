@@ -7,6 +7,9 @@ use std::borrow::Cow;
 
 use sqlx::{migrate::MigrateError, postgres::PgDatabaseError};
 
+/// How much of what PostgreSQL said is kept: it may quote a value of any size.
+const MESSAGE_BYTES_MAX: usize = 4_096;
+
 /// Why a statement failed, as far as it decides what to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StoreErrorKind {
@@ -145,13 +148,13 @@ impl StoreError {
             return Self::own(kind, attempted, error.to_string());
         };
         let sqlstate = refusal.code().to_owned();
-        let mut reason = format!("{} ({sqlstate})", refusal.message());
+        let mut reason = format!("{} ({sqlstate})", beginning(refusal.message()));
         // Details of data errors quote the sender's values, which have no place in our log.
         let kind = kind_of_sqlstate(&sqlstate);
         if kind == StoreErrorKind::Setup {
             for more in [refusal.detail(), refusal.hint()].into_iter().flatten() {
                 reason.push_str("; ");
-                reason.push_str(more);
+                reason.push_str(beginning(more));
             }
         }
         let row = refusal
@@ -166,6 +169,12 @@ impl StoreError {
             row,
         }))
     }
+}
+
+fn beginning(message: &str) -> &str {
+    message
+        .get(..message.floor_char_boundary(MESSAGE_BYTES_MAX))
+        .unwrap_or_default()
 }
 
 fn refusal(error: &sqlx::Error) -> Option<&PgDatabaseError> {

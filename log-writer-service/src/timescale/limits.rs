@@ -40,7 +40,21 @@ pub(super) async fn within<T>(
 ///
 /// # Errors
 /// As [`within`]; [`StoreErrorKind::Unavailable`] if the pool has none in time.
-pub(super) async fn on_pool<T>(
+pub(super) fn on_pool<T>(
+    pool: &PgPool,
+    limit: Duration,
+    attempted: &'static str,
+    work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, StoreError>,
+) -> impl Future<Output = Result<T, StoreError>> {
+    on_pool_unless(|_| false, pool, limit, attempted, work)
+}
+
+/// The same; the connection does not go back either where the work left something on it.
+///
+/// # Errors
+/// As [`on_pool`].
+pub(super) async fn on_pool_unless<T>(
+    is_left: impl FnOnce(&T) -> bool,
     pool: &PgPool,
     limit: Duration,
     attempted: &'static str,
@@ -52,11 +66,11 @@ pub(super) async fn on_pool<T>(
         return Err(StoreError::own(StoreErrorKind::Other, attempted, "no connection"));
     };
     let outcome = within(limit, attempted, work(connection)).await;
-    if outcome
-        .as_ref()
-        .err()
-        .is_none_or(|error| error.kind().keeps_connection())
-    {
+    let is_clean = match &outcome {
+        Ok(done) => !is_left(done),
+        Err(error) => error.kind().keeps_connection(),
+    };
+    if is_clean {
         lent.give_back();
     }
     outcome

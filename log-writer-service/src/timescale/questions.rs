@@ -1,7 +1,8 @@
 //! Questions that are read and never written: the SQL functions for people and agents, and SQL of their own.
 //!
 //! Every answer comes from one read-only transaction with a time limit, as rows of JSON text, and ends at a number of rows
-//! and bytes. What protects the data is that transaction and the role of its connection, never a look at the text.
+//! and bytes; PostgreSQL itself leaves out a row that is larger than that, so that it never arrives here. What protects the
+//! data is that transaction and the role of its connection, never a look at the text.
 
 use std::{str::FromStr, time::Duration};
 
@@ -15,7 +16,7 @@ use sqlx::{
 
 use super::{
     error::{StoreError, StoreErrorKind},
-    limits::{on_pool, within},
+    limits::{on_pool, on_pool_unless, within},
     pool::connect_options,
 };
 use crate::config::{Api, Database};
@@ -61,6 +62,8 @@ pub struct Rows {
     pub rows: Vec<Box<RawValue>>,
     /// Whether there were more than the limits of rows and bytes allow.
     pub truncated: bool,
+    /// Rows left out, as each alone is larger than the limit of bytes.
+    pub too_large: usize,
 }
 
 /// Asks; clones share the connections.
@@ -120,8 +123,9 @@ impl Questions {
     /// # Errors
     /// [`StoreErrorKind::Data`] if a parameter cannot be read, [`StoreErrorKind::Timeout`] if it took too long.
     pub async fn ask(&self, question: Question, parameters: &Value) -> Result<Rows, StoreError> {
+        let whole = self.within_limits("answer (line)", question.0, "line");
         self.read(&self.pool, "answer a question", async |connection, rows| {
-            self.collect(sqlx::query_scalar(question.0).bind(parameters), connection, rows)
+            self.collect(sqlx::query_scalar(&whole).bind(parameters), connection, rows)
                 .await
         })
         .await
@@ -142,19 +146,28 @@ impl Questions {
                 "api.database_url is not set: it names a role that may only read (docs/SECURITY.md)",
             ));
         };
-        // As a part of a larger query, so that its rows become JSON whatever their types. On lines of its own: it may end
-        // in a comment.
-        let whole = format!(
-            "with answer as (\n{}\n) select row_to_json(answer)::text from answer limit {}",
-            sql.trim().trim_end_matches(';'),
-            self.settings.rows_max.saturating_add(1)
-        );
+        // As a part of a larger query, so that its rows become JSON whatever their types.
+        let sql = sql.trim().trim_end_matches(';');
+        let whole = self.within_limits("answer", sql, "row_to_json(answer)::text");
         self.read(reader, attempted, async |connection, rows| {
             refuse_a_writer(connection).await?;
             self.collect(sqlx::query_scalar(&whole).persistent(false), connection, rows)
                 .await
         })
         .await
+    }
+
+    /// A query with the limits of rows and of the bytes of one row around it: null stands for a row that is too large.
+    ///
+    /// The query comes first, inside a parenthesis that only what follows closes: no text of it can become the part that
+    /// answers. On lines of its own, as it may end in a comment.
+    fn within_limits(&self, answer: &str, query: &str, line: &str) -> String {
+        format!(
+            "with {answer} as (\n{query}\n), lines as (select {line} as line from answer limit {}) \
+             select case when octet_length(line) <= {} then line end from lines",
+            self.settings.rows_max.saturating_add(1),
+            self.settings.answer_bytes_max
+        )
     }
 
     /// How old the oldest event is that Elasticsearch does not have yet; none waits: zero.
@@ -184,7 +197,9 @@ impl Questions {
         work: impl AsyncFnOnce(&mut PgConnection, &mut Rows) -> Result<(), StoreError>,
     ) -> Result<Rows, StoreError> {
         let limit = self.settings.statement_timeout;
-        on_pool(pool, limit + GRACE, attempted, async |connection| {
+        // Of a cut answer the rest is still on its way: as much as rows_max such rows. Its connection is closed.
+        let is_cut = |rows: &Rows| rows.truncated;
+        on_pool_unless(is_cut, pool, limit + GRACE, attempted, async |connection| {
             let mut rows = Rows::default();
             let mut transaction = connection.begin().await.map_err(StoreError::during(attempted))?;
             let begin = format!(
@@ -197,10 +212,11 @@ impl Questions {
                 .await
                 .map_err(StoreError::during(attempted))?;
             work(&mut transaction, &mut rows).await?;
-            // Of a cut answer the rest is still on its way: the pool reads over it when the connection is back.
             if !rows.truncated {
                 let end = async { transaction.rollback().await.map_err(StoreError::during(attempted)) };
                 within(GRACE, attempted, end).await?;
+                // It has room for the largest row that it read.
+                connection.shrink_buffers();
             }
             Ok(rows)
         })
@@ -210,7 +226,7 @@ impl Questions {
     /// Reads rows until there are no more, or enough.
     async fn collect<'q>(
         &self,
-        query: sqlx::query::QueryScalar<'q, sqlx::Postgres, String, sqlx::postgres::PgArguments>,
+        query: sqlx::query::QueryScalar<'q, sqlx::Postgres, Option<String>, sqlx::postgres::PgArguments>,
         connection: &mut PgConnection,
         rows: &mut Rows,
     ) -> Result<(), StoreError> {
@@ -218,6 +234,10 @@ impl Questions {
         let mut stream = query.fetch(connection);
         let mut bytes = 0;
         while let Some(row) = stream.try_next().await.map_err(StoreError::during(attempted))? {
+            let Some(row) = row else {
+                rows.too_large += 1;
+                continue;
+            };
             bytes += row.len();
             if rows.rows.len() >= self.settings.rows_max || bytes > self.settings.answer_bytes_max {
                 rows.truncated = true;
