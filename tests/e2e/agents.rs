@@ -6,7 +6,7 @@ use log_writer_tests::{
     client::Request,
     conditions::{SOON, eventually},
     service::{Service, Settings},
-    stack::{Database, random_word},
+    stack::{Database, Stream, random_word},
 };
 use rmcp::{
     RoleClient, ServiceExt,
@@ -19,6 +19,8 @@ use rmcp::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::{TcpStream, UnixListener};
+
+use crate::credentials::new_token;
 
 pub(crate) type Agent = RunningService<RoleClient, ()>;
 
@@ -335,6 +337,241 @@ async fn an_answer_ends_at_its_bytes_and_a_row_larger_than_that_never_comes_into
     agent.cancel().await.expect("the end");
     drop(service);
     reader.end().await;
+}
+
+/// A service that asks for tokens, with two tenants' events in both stores.
+struct Guarded {
+    service: Service,
+    streams: [Stream; 2],
+    secrets: Vec<String>,
+    reader: WithReader,
+    folder: TempDir,
+}
+
+/// Places among the secrets.
+const ACME: usize = 0;
+const SHOP: usize = 1;
+const ADMIN: usize = 2;
+const ANNOTATOR: usize = 3;
+const INGEST: usize = 4;
+const ANNOTATE_ALONE: usize = 5;
+const ADMIN_ALONE: usize = 6;
+
+impl Guarded {
+    async fn start() -> Self {
+        let (reader, streams) = (
+            WithReader::create().await,
+            [Stream::create().await, Stream::create().await],
+        );
+        let [acme, shop] = [&streams[0].tenant, &streams[1].tenant];
+        let folder = TempDir::with_prefix("log-writer-agent-").expect("a folder");
+        let (mut entries, mut secrets) = (String::new(), Vec::new());
+        for (number, (tenant, scopes)) in [
+            (acme, &["ingest", "read"][..]),
+            (shop, &["ingest", "read"]),
+            (shop, &["read", "admin"]),
+            (acme, &["read", "annotate"]),
+            (acme, &["ingest"]),
+            (acme, &["annotate"]),
+            (acme, &["admin"]),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let name = format!("token-{number}");
+            let scopes: Vec<&str> = scopes.iter().flat_map(|scope| ["--scope", scope]).collect();
+            let (entry, secret) =
+                new_token(&[&["--name", &name, "--tenant", tenant], scopes.as_slice()].concat()).await;
+            entries.push_str(&entry);
+            secrets.push(secret);
+        }
+        let file = folder.path().join("tokens.toml");
+        std::fs::write(&file, entries).expect("a file");
+        let settings = reader
+            .settings()
+            .set("elasticsearch.enabled", "true")
+            .set("elasticsearch.urls", streams[0].search.url())
+            .set("api.statement_timeout", "10s")
+            .set("auth.enabled", "true")
+            .set("auth.tokens_file", file.to_str().expect("text"));
+        let service = Service::start(settings).await;
+        reader.grant().await;
+        let guarded = Self {
+            service,
+            streams,
+            secrets,
+            reader,
+            folder,
+        };
+        guarded.fill().await;
+        guarded
+    }
+
+    /// The same events of both; the tenant's name stands in the names of its services.
+    async fn fill(&self) {
+        let id = uuid::Uuid::now_v7();
+        let time = chrono::Utc::now() - chrono::TimeDelta::minutes(10);
+        for (stream, secret) in self.streams.iter().zip(&self.secrets) {
+            let event = |service: &str, level: &str| {
+                json!({
+                    "event_id": id, "timestamp": time, "level": level, "message": "disk 1 is full", "correlation_id": "same",
+                    "service": format!("{}-{service}", stream.tenant), "performance_metrics": {"duration_ms": 5},
+                })
+            };
+            let mut second = event("db", "error");
+            second["event_id"] = json!(uuid::Uuid::now_v7());
+            second["timestamp"] = json!(time + chrono::TimeDelta::seconds(1));
+            let request = Request::json(&json!([event("api", "error"), second]));
+            let request = request.header("authorization", &format!("Bearer {secret}"));
+            assert_eq!(self.service.send(&request).await.receipt().committed, 2);
+        }
+        eventually(
+            "the events to be delivered, and their kind to be noted",
+            SOON,
+            || async {
+                let waiting =
+                    "select (select count(*) from log_writer.outbox) + 2 - (select count(*) from log_patterns)";
+                (self.reader.database.number(waiting).await == 0).then_some(())
+            },
+        )
+        .await;
+        for stream in &self.streams {
+            stream.search.refresh(&stream.name()).await;
+        }
+    }
+
+    async fn agent(&self, whose: usize) -> Agent {
+        with_token(&self.service, self.folder.path(), Some(&self.secrets[whose])).await
+    }
+
+    /// The id that both tenants have, and its time.
+    async fn event(&self) -> (Value, Value) {
+        let found = rows(&self.agent(SHOP).await, "trace_logs", json!({"id": "same"})).await;
+        (found[0]["id"].clone(), found[0]["timestamp"].clone())
+    }
+
+    async fn end(self) {
+        drop(self.service);
+        self.reader.end().await;
+    }
+}
+
+#[tokio::test]
+async fn an_agent_of_a_tenant_sees_nothing_of_another_by_any_tool_and_one_of_an_admin_sees_all() {
+    let guarded = Guarded::start().await;
+    let (id, _) = guarded.event().await;
+    let [acme, shop, admin] = [
+        guarded.agent(ACME).await,
+        guarded.agent(SHOP).await,
+        guarded.agent(ADMIN).await,
+    ];
+    let names = [0, 1].map(|number| guarded.streams[number].tenant.as_str());
+    let tools = admin.list_all_tools().await.expect("tools");
+    let asking = tools.iter().map(|tool| tool.name.clone());
+    let asking: Vec<Cow<'static, str>> = asking
+        .filter(|tool| tool != "run_sql" && tool != "annotate_log")
+        .collect();
+    assert!(asking.len() >= 12, "{asking:?}");
+    for tool in asking {
+        let mut questions = vec![match tool.as_ref() {
+            "trace_logs" => json!({"id": "same"}),
+            "get_log" | "get_log_context" => json!({"id": id}),
+            _ => json!({}),
+        }];
+        if tool == "search_logs" {
+            questions.push(json!({"query": "disk"}));
+        }
+        for question in questions {
+            let (failed, all) = call(&admin, tool.clone(), question.clone()).await;
+            assert!(!failed, "{tool}: {all}");
+            // One day is too few to differ from; around one event there are those of its tenant.
+            assert!(
+                matches!(tool.as_ref(), "detect_anomalies" | "get_log_context")
+                    || names.iter().all(|name| all.contains(name)),
+                "{tool} {question}: {all}"
+            );
+            if question["query"] == "disk" {
+                assert!(all.contains("\"store\":\"elasticsearch\""), "{all}");
+            }
+            for (agent, own, other) in [(&acme, names[0], names[1]), (&shop, names[1], names[0])] {
+                let (failed, told) = call(agent, tool.clone(), question.clone()).await;
+                assert!(!failed && !told.contains(other), "{tool} {question}: {told}");
+                assert!(
+                    tool == "detect_anomalies" || told.contains(own),
+                    "{tool} {question}: {told}"
+                );
+                let mut of_other = question.clone();
+                of_other["tenant"] = json!(other);
+                let (failed, told) = call(agent, tool.clone(), of_other.clone()).await;
+                assert!(
+                    failed && told.contains("the credential does not allow this tenant"),
+                    "{tool}: {told}"
+                );
+                let (failed, told) = call(&admin, tool.clone(), of_other).await;
+                assert!(!failed && !told.contains(own), "{tool} {question}: {told}");
+            }
+        }
+    }
+    guarded.end().await;
+}
+
+#[tokio::test]
+async fn a_tool_that_the_token_does_not_allow_is_refused_by_name_and_does_nothing() {
+    let guarded = Guarded::start().await;
+    let (id, time) = guarded.event().await;
+    let [acme, shop] = [0, 1].map(|number| guarded.streams[number].tenant.as_str());
+    let sql = json!({"sql": "select count(*)::int as n from application_logs"});
+    let analysis = |tenant: &str| json!({"id": id, "timestamp": time, "analysis": {"cause": "cron"}, "tenant": tenant});
+    for whose in [ACME, SHOP, ANNOTATOR] {
+        let (failed, told) = call(&guarded.agent(whose).await, "run_sql", sql.clone()).await;
+        assert!(
+            failed && told.contains("SQL sees all tenants: it is for credentials of the scope admin"),
+            "{told}"
+        );
+    }
+    for whose in [ACME, SHOP, ADMIN] {
+        let (failed, told) = call(&guarded.agent(whose).await, "annotate_log", analysis(acme)).await;
+        assert!(failed && told.contains("it needs the scope annotate"), "{told}");
+    }
+    let annotator = guarded.agent(ANNOTATOR).await;
+    let (failed, told) = call(&annotator, "annotate_log", analysis(shop)).await;
+    assert!(failed && told.contains("does not allow this tenant"), "{told}");
+    // Whoever may not read does not even begin.
+    let begin =
+        json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "run_sql", "arguments": sql}});
+    let begin = Request::new("POST", "/mcp", begin.to_string())
+        .header("content-type", "application/json")
+        .header("accept", "application/json, text/event-stream");
+    for whose in [INGEST, ANNOTATE_ALONE, ADMIN_ALONE] {
+        let request = begin
+            .clone()
+            .header("authorization", &format!("Bearer {}", guarded.secrets[whose]));
+        let answer = guarded.service.send(&request).await;
+        assert_eq!(answer.status, 403, "{}", answer.text());
+        assert_eq!(answer.json()["message"], "the credential does not allow this");
+    }
+    assert_eq!(guarded.service.send(&begin).await.status, 401);
+    let database = &guarded.reader.database;
+    let annotated = "select count(*) from application_logs where ai_analysis is not null";
+    assert_eq!(database.number(annotated).await, 0);
+    let ran = "select count(*) from log_writer.audit where action in ('run_sql', 'annotate')";
+    assert_eq!(database.number(ran).await, 0, "what is refused does not begin");
+
+    assert_eq!(
+        rows(&guarded.agent(ADMIN).await, "run_sql", sql).await,
+        [json!({"n": 4})]
+    );
+    let mut own = analysis(acme);
+    own.as_object_mut().expect("an object").remove("tenant");
+    let (failed, told) = call(&annotator, "annotate_log", own).await;
+    assert!(!failed && told.contains("cron"), "{told}");
+    let of_acme = format!("{annotated} and tenant = '{acme}'");
+    assert_eq!(
+        (database.number(annotated).await, database.number(&of_acme).await),
+        (1, 1)
+    );
+    assert_eq!(database.number(ran).await, 2);
+    guarded.end().await;
 }
 
 #[tokio::test]
