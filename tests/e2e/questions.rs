@@ -86,6 +86,76 @@ async fn text_is_found_by_elasticsearch_while_it_is_up_to_date_and_by_postgresql
     );
     assert_eq!(fallen_back["rows"], fresh["rows"]);
     assert_eq!(fallen_back["next"], fresh["next"]);
+    let note = fallen_back["note"].as_str().expect("a note");
+    assert!(note.contains("PostgreSQL: Elasticsearch is not ready"), "{note}");
+}
+
+#[tokio::test]
+async fn text_is_found_by_postgresql_while_elasticsearch_is_well_but_further_behind_than_allowed() {
+    let stores = RealStores::start().await;
+    let path = format!("/api/v1/search?query=disk&tenant={}", stores.stream.tenant);
+    let (path, rows) = (path.as_str(), |answer: &Value| answer["rows"].as_array().map(Vec::len));
+    let send = async |message: &str| stores.service.ingest(&json!([{"message": message}])).await;
+    send("disk one is full").await;
+    let fresh = stores.service.until_answer(path, |answer| {
+        rows(answer) == Some(1) && answer["store"] == "elasticsearch"
+    });
+    assert_eq!(fresh.await["note"], Value::Null);
+
+    // Nobody may take what comes now; nothing is wrong with Elasticsearch, and nobody says so.
+    for statement in [
+        "create function public.put_off() returns trigger language plpgsql as
+           $$ begin new.next_attempt_at := now() + interval '1 day'; return new; end $$",
+        "create trigger put_off before insert on log_writer.outbox for each row execute function public.put_off()",
+    ] {
+        stores.database.execute(statement).await;
+    }
+    send("disk two is full").await;
+    let first = asked(&stores.service, path).await;
+    let behind = stores
+        .service
+        .until_answer(path, |answer| answer["store"] == "postgresql")
+        .await;
+    assert_eq!(messages(&behind), ["disk two is full", "disk one is full"]);
+    let note = behind["note"].as_str().expect("a note");
+    assert!(
+        note.contains("looked for in PostgreSQL: Elasticsearch is")
+            && note.contains("more than api.search_behind_max (5s)"),
+        "{note}"
+    );
+    let status = stores.service.status().await;
+    assert_eq!(
+        (
+            &status["elasticsearch"]["bootstrapped"],
+            &status["elasticsearch"]["problem"]
+        ),
+        (&json!(true), &Value::Null),
+        "{status}"
+    );
+    // Before that it was asked, knew the first alone, and said how old that may be.
+    assert_eq!(
+        (&first["store"], rows(&first)),
+        (&json!("elasticsearch"), Some(1)),
+        "{first}"
+    );
+    let told = first["behind_seconds"].as_f64().expect("a number");
+    assert!(told > 1.0 && told <= 6.0, "its age and a refresh: {first}");
+
+    for statement in [
+        "drop trigger put_off on log_writer.outbox",
+        "update log_writer.outbox set next_attempt_at = now()",
+    ] {
+        stores.database.execute(statement).await;
+    }
+    stores.service.until_delivered().await;
+    let caught_up = stores.service.until_answer(path, |answer| {
+        rows(answer) == Some(2) && answer["store"] == "elasticsearch"
+    });
+    let caught_up = caught_up.await;
+    assert_eq!(
+        (&caught_up["rows"], &caught_up["note"]),
+        (&behind["rows"], &Value::Null)
+    );
 }
 
 #[tokio::test]

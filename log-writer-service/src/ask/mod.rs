@@ -178,14 +178,18 @@ impl Asker {
     ) -> Result<Answer, AskError> {
         see_only(&mut parameters, sight)?;
         if entry.question == Question::SEARCH_LOGS {
-            if let Some(answer) = self.search_text(&parameters).await? {
-                return Ok(answer);
-            }
+            let why_not = match self.search_text(&parameters).await? {
+                TextSearch::Done(answer) => return Ok(answer),
+                TextSearch::Left(why) => why,
+            };
             let rows = self
                 .questions
                 .ask(entry.question, &Value::Object(parameters.clone()))
                 .await?;
-            return Ok(paged(rows, &parameters));
+            let mut answer = paged(rows, &parameters);
+            let notes: Vec<String> = why_not.into_iter().chain(answer.note).collect();
+            answer.note = (!notes.is_empty()).then(|| notes.join("; "));
+            return Ok(answer);
         }
         let rows = self.questions.ask(entry.question, &Value::Object(parameters)).await?;
         Ok(from_postgresql(rows))
@@ -251,25 +255,37 @@ impl Asker {
     }
 
     /// The answer of Elasticsearch, if there is text to be found and it is well and up to date.
-    async fn search_text(&self, parameters: &Map<String, Value>) -> Result<Option<Answer>, AskError> {
-        let Some(mirrored) = self.mirrored.as_ref().filter(|mirrored| (mirrored.is_well)()) else {
-            return Ok(None);
+    async fn search_text(&self, parameters: &Map<String, Value>) -> Result<TextSearch, AskError> {
+        let Some(mirrored) = &self.mirrored else {
+            return Ok(TextSearch::Left(None));
         };
         let Some(request) = search::request(parameters, &mirrored.targets) else {
-            return Ok(None);
+            return Ok(TextSearch::Left(None));
         };
+        let left = |why: &str| {
+            Ok(TextSearch::Left(Some(format!(
+                "the text was looked for in PostgreSQL: {why}"
+            ))))
+        };
+        if !(mirrored.is_well)() {
+            return left("Elasticsearch is not ready, or takes no events; /api/v1/status says why");
+        }
         // Whatever is wrong there, PostgreSQL knows as well.
         let Ok(age) = Questions::mirror_age(&mirrored.pool).await else {
-            return Ok(None);
+            return left("how far Elasticsearch is behind could not be read");
         };
         if age > mirrored.behind_max {
-            return Ok(None);
+            return left(&format!(
+                "Elasticsearch is {:.1} s behind, more than api.search_behind_max ({}) allows",
+                age.as_secs_f64(),
+                humantime::format_duration(mirrored.behind_max)
+            ));
         }
         let found = match mirrored.client.search(&request.index, &request.body).await {
             Ok(found) => found,
             Err(error) => {
                 tracing::debug!(%error, "Elasticsearch could not be asked; PostgreSQL is");
-                return Ok(None);
+                return left("Elasticsearch did not answer; the log says more at the level debug");
             }
         };
         let rows = match search::keys(&found) {
@@ -286,8 +302,15 @@ impl Asker {
         }
         answer.store = "elasticsearch";
         answer.behind_seconds = (age + mirrored.refresh).as_secs_f64();
-        Ok(Some(answer))
+        Ok(TextSearch::Done(answer))
     }
+}
+
+/// What became of a search in Elasticsearch.
+enum TextSearch {
+    Done(Answer),
+    /// PostgreSQL is to be asked. Where that is not the rule, it is told why.
+    Left(Option<String>),
 }
 
 /// What the audit trail says of an answer: its rows, and whether there is one.
