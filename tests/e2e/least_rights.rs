@@ -3,8 +3,8 @@
 
 use log_writer_tests::{
     conditions::{SOON, eventually},
-    search::{Search, secured_ca},
-    service::{Service, Settings},
+    search::{Search, secured_ca, secured_password},
+    service::{Service, Settings, run_command},
     stack::{Database, in_a_thread, random_word},
 };
 use serde_json::{Value, json};
@@ -56,6 +56,11 @@ struct Dataset {
 impl Secured {
     /// With the key that a request makes, and failpoints if any.
     async fn start(request: &Value, armed: Option<&str>) -> Self {
+        Self::start_with(request, armed, |settings| settings).await
+    }
+
+    /// With further settings.
+    async fn start_with(request: &Value, armed: Option<&str>, set: impl FnOnce(Settings) -> Settings) -> Self {
         let dataset = Dataset {
             name: format!("t{}", random_word()),
             search: Search::secured(),
@@ -73,6 +78,7 @@ impl Secured {
             .set("elasticsearch.replicas", "0")
             .set("elasticsearch.ca_file", &secured_ca())
             .set("elasticsearch.api_key_file", file.to_str().expect("text"));
+        let settings = set(settings);
         let first = armed.map_or_else(|| settings.clone(), |armed| settings.clone().failpoints(armed));
         Self {
             service: Service::start(first).await,
@@ -203,4 +209,45 @@ async fn without_delete_and_index_the_stream_goes_on_and_the_log_names_what_is_m
     secured.service.until_delivered().await;
     assert_eq!(secured.dataset.search.documents(&secured.stream()).await.len(), 7);
     assert!(secured.copies("event 1").await.contains(&json!("changed")));
+}
+
+#[tokio::test]
+async fn monitor_is_enough_for_the_cluster_where_an_administrator_applies_the_templates() {
+    let mut request = printed();
+    request["role_descriptors"]["log_writer"]["cluster"] = json!(["monitor"]);
+    let secured = Secured::start_with(&request, None, |settings| {
+        settings.set("elasticsearch.bootstrap", "false")
+    })
+    .await;
+    // The key itself may not.
+    let refused = run_command(&["bootstrap"], &secured.settings).await;
+    assert!(!refused.status.success(), "{refused:?}");
+    let administrator = Settings::new(secured.database.url(), secured.dataset.search.url(), TENANT)
+        .set("elasticsearch.dataset", &secured.dataset.name)
+        .set("elasticsearch.replicas", "0")
+        .set("elasticsearch.ca_file", &secured_ca())
+        .set("elasticsearch.username", "elastic")
+        .set("elasticsearch.password", &secured_password());
+    let applied = run_command(&["bootstrap"], &administrator).await;
+    assert!(applied.status.success(), "{applied:?}");
+    secured.service.ingest(&fresh(5)).await;
+    secured.service.until_delivered().await;
+
+    secured.double("event 1").await;
+    annotate_in(&secured.database, "event 1", "changed").await;
+    until_taken(&secured.database).await;
+    secured.service.until_delivered().await;
+    assert_eq!(
+        secured.copies("event 1").await,
+        [json!("changed")],
+        "one copy, written over"
+    );
+    let documents = secured.dataset.search.documents(&secured.stream()).await;
+    log_writer_tests::invariants::assert_delivered_exactly_once(&secured.service, &secured.database, &documents, 5)
+        .await;
+    let log = secured.service.log();
+    assert!(
+        !log.contains("grant `") && !log.contains("security_exception"),
+        "something was refused"
+    );
 }

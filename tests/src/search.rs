@@ -42,9 +42,11 @@ impl Search {
     /// If one of the variables `TEST_ELASTICSEARCH_SECURE_…` is missing.
     #[must_use]
     pub fn secured() -> Self {
-        let variable = |name: &str| required(name, "an Elasticsearch with security on");
-        let plain = Self::new(&variable("TEST_ELASTICSEARCH_SECURE_URL"));
-        let pair = format!("elastic:{}", variable("TEST_ELASTICSEARCH_SECURE_PASSWORD"));
+        let plain = Self::new(&required(
+            "TEST_ELASTICSEARCH_SECURE_URL",
+            "an Elasticsearch with security on",
+        ));
+        let pair = format!("elastic:{}", secured_password());
         let mut credential = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(pair))).expect("a header");
         credential.set_sensitive(true);
         let ca = std::fs::read(secured_ca()).expect("the file of the cluster's CA");
@@ -208,6 +210,18 @@ impl Search {
 #[must_use]
 pub fn secured_ca() -> String {
     required("TEST_ELASTICSEARCH_SECURE_CA", "an Elasticsearch with security on")
+}
+
+/// Password of its superuser `elastic`.
+///
+/// # Panics
+/// If the variable is missing.
+#[must_use]
+pub fn secured_password() -> String {
+    required(
+        "TEST_ELASTICSEARCH_SECURE_PASSWORD",
+        "an Elasticsearch with security on",
+    )
 }
 
 fn text(value: &Value) -> String {
