@@ -190,7 +190,7 @@ impl Shop {
                 "checkout",
                 &customer,
                 &message,
-                &json!({"order": order}),
+                &json!({"order": order, "error_code": "PAYMENT_UNAVAILABLE"}),
             );
             return;
         }
@@ -295,7 +295,7 @@ impl Shop {
                 "ERROR",
                 "checkout",
                 "order 4711 failed: payment is unavailable",
-                json!({"order": 4711}),
+                json!({"order": 4711, "error_code": "PAYMENT_UNAVAILABLE"}),
             ),
             (
                 1_580,
