@@ -176,6 +176,34 @@ impl TestDatabase {
     /// Counts a span of time anew where the counts are continuous aggregates, and stops the jobs, which would count the same at
     /// the same time.
     pub(crate) async fn refresh_aggregates(&self, from: &str, until: &str) {
+        let mut connection = self.without_jobs().await;
+        for view in COUNTED {
+            // At once: by default one transaction for ten buckets each, ten thousand for a few months.
+            let call = format!(
+                "call refresh_continuous_aggregate('{view}', {from}, {until}, options => '{{\"buckets_per_batch\": 0}}')"
+            );
+            connection.execute(call.as_str()).await.expect(&call);
+        }
+    }
+
+    /// Runs jobs of TimescaleDB in their order, as it does every few minutes; those that refresh are one of each of the counts.
+    pub(crate) async fn run_jobs(&self, proc_name: &str) -> usize {
+        let mut connection = self.without_jobs().await;
+        let sql = "select job_id from timescaledb_information.jobs where proc_name = $1 order by job_id";
+        let jobs: Vec<i32> = sqlx::query_scalar(sql)
+            .bind(proc_name)
+            .fetch_all(&mut connection)
+            .await
+            .expect(sql);
+        for job in &jobs {
+            let call = format!("call run_job({job})");
+            connection.execute(call.as_str()).await.expect(&call);
+        }
+        jobs.len()
+    }
+
+    /// A connection that may take its time, and no jobs beside it.
+    async fn without_jobs(&self) -> PgConnection {
         let mut connection = self.bystander().await;
         for statement in [
             "select _timescaledb_functions.stop_background_workers()",
@@ -184,13 +212,7 @@ impl TestDatabase {
         ] {
             connection.execute(statement).await.expect(statement);
         }
-        for view in COUNTED {
-            // At once: by default one transaction for ten buckets each, ten thousand for a few months.
-            let call = format!(
-                "call refresh_continuous_aggregate('{view}', {from}, {until}, options => '{{\"buckets_per_batch\": 0}}')"
-            );
-            connection.execute(call.as_str()).await.expect(&call);
-        }
+        connection
     }
 
     /// Waits until a query answers true, at most ten seconds.

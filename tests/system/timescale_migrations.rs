@@ -1,10 +1,13 @@
 //! Migrations: from nothing, again, at once, and beside what is not ours.
 
-use log_writer_service::timescale::{Edition, Monitor, StoreErrorKind, connect_pool, migrate, pending_migrations};
+use log_writer_service::{
+    event::{LogEvent, Timestamp},
+    timescale::{Edition, Monitor, StoreErrorKind, connect_pool, migrate, pending_migrations},
+};
 
 use sqlx::Executor;
 
-use crate::timescale_database::{with_database, with_empty_database};
+use crate::timescale_database::{DAY, MODE, event, request, with_database, with_empty_database};
 
 #[tokio::test]
 async fn an_empty_database_gets_everything_and_a_second_run_does_nothing() {
@@ -122,13 +125,39 @@ async fn the_table_is_a_hypertable_with_the_configured_chunks_and_our_indexes_on
 }
 
 #[tokio::test]
-async fn old_chunks_go_to_the_columnstore_where_there_is_one() {
+async fn chunks_go_to_the_columnstore_a_day_after_their_end_where_there_is_one() {
     with_database(async |database| {
-        let edition = database.status().await.edition;
-        let policies = database
-            .number("select count(*) from timescaledb_information.jobs where hypertable_name = 'application_logs'")
+        let is_community = database.status().await.edition == Edition::Community;
+        let policies = "select coalesce(string_agg(proc_name || ' ' || (config ->> 'compress_after'), ', '), '')
+            from timescaledb_information.jobs where hypertable_name = 'application_logs'";
+        let expected = if is_community { "policy_compression 1 day" } else { "" };
+        assert_eq!(database.text(policies).await, expected);
+        let now = database
+            .number("select (extract(epoch from now()) * 1000000)::bigint")
             .await;
-        assert_eq!(policies, i64::from(edition == Edition::Community), "{edition}");
+        let mut committer = database.committer("one").await;
+        let events: Vec<LogEvent<'_>> = (0..5)
+            .map(|day| LogEvent {
+                timestamp: Timestamp(now - i64::from(day) * DAY),
+                ..event(day)
+            })
+            .collect();
+        committer
+            .commit(&mut [&mut request("five days", &events)], &MODE)
+            .await
+            .expect("committed");
+        let runs = database.run_jobs("policy_compression").await;
+        assert_eq!(runs, usize::from(is_community));
+        // Today's and yesterday's stay: the latter ended less than a day ago.
+        let compressed =
+            "select string_agg(case when is_compressed then 'columns' else 'rows' end, ' ' order by range_start desc)
+            from timescaledb_information.chunks where hypertable_name = 'application_logs'";
+        let expected = if is_community {
+            "rows rows columns columns columns"
+        } else {
+            "rows rows rows rows rows"
+        };
+        assert_eq!(database.text(compressed).await, expected);
     })
     .await;
 }

@@ -127,9 +127,21 @@ async fn counts_are_right(database: &TestDatabase, when: &str) {
 /// Counts what has come to rest: the service's part on Apache, the jobs' part on Community.
 async fn count(database: &TestDatabase) {
     refresh_stats(&database.pool).await.expect("counted");
-    if database.text("select log_writer.timescale_edition()").await == "community" {
+    if is_community(database).await {
         database.refresh_aggregates("now() - interval '14 days'", "now()").await;
     }
+}
+
+/// The same by the jobs themselves, which also compress; on Apache to the end.
+async fn run_what_counts(database: &TestDatabase) {
+    refresh_stats(&database.pool).await.expect("counted");
+    while database.text("select log_writer.refresh_stats()::text").await == "true" {}
+    database.run_jobs("policy_compression").await;
+    database.run_jobs("policy_refresh_continuous_aggregate").await;
+}
+
+async fn is_community(database: &TestDatabase) -> bool {
+    database.text("select log_writer.timescale_edition()").await == "community"
 }
 
 async fn commit(database: &TestDatabase, seed: &str, events: &[LogEvent<'_>]) {
@@ -183,9 +195,52 @@ async fn counts_are_those_of_a_scan_before_and_after_they_are_stored_and_when_ev
 }
 
 #[tokio::test]
+async fn what_comes_as_late_as_it_may_into_compressed_time_is_counted_by_the_jobs() {
+    with_database(async |database| {
+        let two_weeks = SAMPLE
+            .replace("interval '3 days'", "interval '14 days'")
+            .replace("25.9 s", "120.9 s");
+        database.execute(&two_weeks).await;
+        // The jobs would take a minute for all of it.
+        if is_community(database).await {
+            database
+                .refresh_aggregates("now() - interval '16 days'", "now() - interval '2 days'")
+                .await;
+        } else {
+            while database
+                .text("select log_writer.refresh_stats(interval '1 day')::text")
+                .await
+                == "true"
+            {}
+        }
+        run_what_counts(database).await;
+        let compressed = "select count(*) from timescaledb_information.chunks
+            where hypertable_name = 'application_logs' and is_compressed";
+        assert_eq!(database.number(compressed).await > 10, is_community(database).await);
+        counts_are_right(database, "before").await;
+        let now = now(database).await;
+        // One for each day, back to the most that events.accept_past may be.
+        let late: Vec<LogEvent<'_>> = (0..=14)
+            .map(|number| {
+                let mut event = event(number);
+                event.timestamp = Timestamp(now - i64::from(number) * DAY);
+                event.level = Level::Error;
+                event.performance_metrics = Some(format!(r#"{{"duration_ms": {number}.5}}"#));
+                event
+            })
+            .collect();
+        commit(database, "late", &late).await;
+        run_what_counts(database).await;
+        counts_are_right(database, "after late events").await;
+        balance_books(database).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn counting_takes_up_where_it_stopped_and_leaves_the_rest_to_the_next_call() {
     with_database(async |database| {
-        if database.text("select log_writer.timescale_edition()").await == "community" {
+        if is_community(database).await {
             return;
         }
         database.execute(SAMPLE).await;
@@ -229,7 +284,7 @@ async fn old_events_are_dropped_once_they_are_delivered_and_their_counts_stay() 
         commit(database, "a", &[aged(1, 33), aged(2, 20), aged(3, 0)]).await;
         let events = "select sum(events)::bigint from log_stats_1m";
         // Counted while it was young: what is older than two weeks is not counted any more.
-        if database.text("select log_writer.timescale_edition()").await == "community" {
+        if is_community(database).await {
             database
                 .execute("call refresh_continuous_aggregate('log_stats_1m', now() - interval '40 days', now())")
                 .await;
