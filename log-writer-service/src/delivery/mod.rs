@@ -24,9 +24,9 @@ mod suspects;
 mod worker;
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::Notify;
@@ -39,7 +39,7 @@ use crate::{
     config,
     elasticsearch::{Client, DocumentWriter, Targets},
     shutdown::Tasks,
-    timescale::{ClaimOrder, Outbox, OutboxId, requeue_annotated},
+    timescale::{ClaimOrder, Outbox, OutboxId, OutboxRow, requeue_annotated},
 };
 
 /// What delivery works with.
@@ -56,8 +56,8 @@ pub struct Delivery {
     mirror: Mirror,
     /// This process in the outbox: claims carry it.
     owner: Uuid,
-    /// Claims that are worked on, to be renewed: a row and its attempts.
-    claims: Mutex<HashSet<(OutboxId, i32)>>,
+    /// Claims that are worked on, to be renewed: a row and its attempts, and until when it is certainly held.
+    claims: Mutex<HashMap<(OutboxId, i32), Instant>>,
     /// Taken while rows are claimed: workers that come at once would share out what was gathered, and hide rows from one
     /// another, so that a stream with much looks like one with little.
     claiming: tokio::sync::Mutex<()>,
@@ -204,29 +204,44 @@ impl Delivery {
                 () = tokio::time::sleep(self.settings.renew_every) => {}
                 () = stopping.cancelled() => return,
             }
-            let claims: Vec<(OutboxId, i32)> = self.claims().iter().copied().collect();
+            let claims: Vec<(OutboxId, i32)> = self.claims().keys().copied().collect();
             if claims.is_empty() {
                 continue;
             }
+            let asked = Instant::now();
             let renewed = tokio::select! {
                 renewed = self.outbox.renew(self.owner, &claims, self.settings.lease) => renewed,
                 () = stopping.cancelled() => return,
             };
-            if let Err(error) = renewed {
-                tracing::warn!(%error, claim.count = claims.len(), "could not renew claims");
+            match renewed {
+                Ok(renewed) => {
+                    for (_, until) in self.claims().iter_mut().filter(|((row, _), _)| renewed.contains(row)) {
+                        *until = asked + self.settings.lease;
+                    }
+                }
+                Err(error) => tracing::warn!(%error, claim.count = claims.len(), "could not renew claims"),
             }
         }
     }
 
-    fn note_claims(&self, claims: &[(OutboxId, i32)]) {
-        self.claims().extend(claims);
+    /// Claims that were asked for at this time.
+    fn note_claims(&self, claims: &[(OutboxId, i32)], asked: Instant) {
+        let until = asked + self.settings.lease;
+        self.claims().extend(claims.iter().map(|claim| (*claim, until)));
     }
 
     fn forget_claims(&self, claims: &[(OutboxId, i32)]) {
-        self.claims().retain(|claim| !claims.contains(claim));
+        self.claims().retain(|claim, _| !claims.contains(claim));
     }
 
-    fn claims(&self) -> std::sync::MutexGuard<'_, HashSet<(OutboxId, i32)>> {
+    /// Whether all of these are certainly still held: by the monotonic clock, which goes on while the process is frozen.
+    fn holds(&self, rows: &[OutboxRow]) -> bool {
+        let (claims, now) = (self.claims(), Instant::now());
+        let until = |row: &OutboxRow| claims.get(&(row.id, row.attempts));
+        rows.iter().all(|row| until(row).is_some_and(|until| *until > now))
+    }
+
+    fn claims(&self) -> std::sync::MutexGuard<'_, HashMap<(OutboxId, i32), Instant>> {
         self.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

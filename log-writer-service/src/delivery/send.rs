@@ -30,6 +30,8 @@ pub(super) enum Halt {
     Template,
     /// The database does not answer.
     Outbox(StoreError),
+    /// The claim may be somebody else's by now.
+    Lease,
 }
 
 impl Delivery {
@@ -51,6 +53,9 @@ impl Delivery {
         // A whole-request refusal halves the next bulk until the culprit stands alone.
         let mut documents_max = limit;
         while !waiting.is_empty() {
+            if !self.holds(&claim.rows) {
+                return Err(Halt::Lease);
+            }
             let (body, positions) = self.next_bulk(claim, &mut waiting, documents_max);
             failpoint!("delivery::before_bulk");
             let begun = Instant::now();

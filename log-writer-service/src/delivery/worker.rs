@@ -139,7 +139,7 @@ impl Worker {
         }
         drop(claiming);
         let claims: Vec<(OutboxId, i32)> = rows.iter().map(|row| (row.id, row.attempts)).collect();
-        delivery.note_claims(&claims);
+        delivery.note_claims(&claims, now);
         let result = self.deliver(rows).await;
         delivery.forget_claims(&claims);
         result.map(|()| true)
@@ -189,6 +189,10 @@ impl Worker {
             }
             Halt::Stream(reason) => {
                 delivery.gate.pause_stream(&claim.target, &reason);
+            }
+            Halt::Lease => {
+                tracing::warn!(target.name = %claim.target, batch.count = claim.rows.len(),
+                    "the lease of a claim ended before all of it was sent; whoever has it now sends the rest");
             }
             Halt::Outbox(error) => {
                 tracing::warn!(%error, "could not read events again that are to go over their copies; trying again");

@@ -12,17 +12,22 @@ use log_writer_tests::{
 
 use super::{bodies::Kind, sender::Sender};
 
-/// Three events are acknowledged, claimed by the sender's service, and not sent: it is frozen.
+/// Three events are acknowledged, claimed by the sender's service, and not sent: it is frozen with their bulk made.
 async fn frozen_before_sending(then: &str) -> Sender {
+    frozen_at("delivery::before_bulk", then).await
+}
+
+/// The same, frozen at this point.
+async fn frozen_at(point: &str, then: &str) -> Sender {
     let mut sender = Sender::start().await;
     sender.service.until_delivered().await;
     sender.service.kill();
     sender.proxy.set(Mode::Refuse);
-    let armed = format!("delivery::before_bulk=1*return(stop){then}");
+    let armed = format!("{point}=1*return(stop){then}");
     sender.service.respawn_with(sender.settings.clone().failpoints(&armed));
     sender.deliver(Kind::Plain).await;
     sender.proxy.set(Mode::Forward);
-    sender.service.until_stopped_at("delivery::before_bulk").await;
+    sender.service.until_stopped_at(point).await;
     sender
 }
 
@@ -67,6 +72,23 @@ async fn frozen_while_sending_and_resumed_after_another_has_delivered_it_doubles
         }
         sender.assert_nothing_lost_or_doubled().await;
     }
+}
+
+#[tokio::test]
+async fn frozen_beyond_its_lease_before_its_bulk_is_made_it_sends_nothing() {
+    let sender = frozen_at("delivery::after_read_back", "").await;
+    let other = Service::start(sender.settings.clone()).await;
+    other.until_delivered().await;
+    roll_over(&sender).await;
+    sender.service.signal("CONT");
+    until_logged(&sender, "the lease of a claim ended before all of it was sent").await;
+    until_logged(&sender, "claims were lost while their documents were sent").await;
+    sender.assert_nothing_lost_or_doubled().await;
+    assert_eq!(by_index(&sender).await, [4], "as the other has sent them");
+    assert!(
+        !sender.service.log().contains("removed second copies"),
+        "there were none"
+    );
 }
 
 #[tokio::test]
