@@ -212,9 +212,9 @@ async fn without_delete_and_index_the_stream_goes_on_and_the_log_names_what_is_m
 }
 
 #[tokio::test]
-async fn monitor_is_enough_for_the_cluster_where_an_administrator_applies_the_templates() {
+async fn no_right_on_the_cluster_is_needed_where_an_administrator_applies_the_templates() {
     let mut request = printed();
-    request["role_descriptors"]["log_writer"]["cluster"] = json!(["monitor"]);
+    request["role_descriptors"]["log_writer"]["cluster"] = json!([]);
     let secured = Secured::start_with(&request, None, |settings| {
         settings.set("elasticsearch.bootstrap", "false")
     })
