@@ -238,6 +238,30 @@ async fn what_comes_as_late_as_it_may_into_compressed_time_is_counted_by_the_job
 }
 
 #[tokio::test]
+async fn counts_are_whole_while_the_jobs_catch_up() {
+    with_database(async |database| {
+        if !is_community(database).await {
+            return;
+        }
+        // Each run a few of many batches; none before there are events.
+        database
+            .execute(
+                "select _timescaledb_functions.stop_background_workers();
+                 select alter_job(job_id, config => config || '{\"max_batches_per_execution\": 4}')
+                 from timescaledb_information.jobs where proc_name = 'policy_refresh_continuous_aggregate'",
+            )
+            .await;
+        database.execute(SAMPLE).await;
+        for _ in 0..3 {
+            assert_eq!(database.run_jobs("policy_refresh_continuous_aggregate").await, 6);
+            counts_are_right(database, "in between").await;
+        }
+        balance_books(database).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn counting_takes_up_where_it_stopped_and_leaves_the_rest_to_the_next_call() {
     with_database(async |database| {
         if is_community(database).await {
