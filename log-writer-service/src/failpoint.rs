@@ -23,7 +23,7 @@ pub fn arm() -> impl Drop {
 }
 
 /// Does at a point what it is armed with: `return(abort)` ends the process as SIGKILL would, `return(stop)` freezes it
-/// until SIGCONT.
+/// until SIGCONT, `panic` panics.
 #[cfg(feature = "failpoints")]
 pub(crate) fn reach(name: &'static str) {
     let _passed = fail::eval(name, |action| match action.as_deref() {

@@ -3,18 +3,18 @@
 //! `crash_points`: the process ends at every failpoint in turn. `conservation`: everything goes wrong at random, from a
 //! seed. `stalls`: what stops one request must not stop the others. `gone_wrong`: rights and schema that cost no event.
 //! `clocks`: replicas whose time of day is wrong. `lifecycle`: start, stop and upgrade. `verify`: both stores
-//! compared and repaired. `buried`: what is in Elasticsearch and among the dead letters.
+//! compared and repaired. `late`: bulks that are applied after their documents were settled.
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,
     reason = "a broken expectation is a failed test"
 )]
 
-mod buried;
 mod clocks;
 mod conservation;
 mod crash_points;
 mod gone_wrong;
+mod late;
 mod lifecycle;
 mod stage;
 mod stalls;

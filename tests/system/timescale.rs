@@ -18,6 +18,7 @@ mod timescale_duplicates;
 mod timescale_encoding;
 mod timescale_faults;
 mod timescale_housekeeping;
+mod timescale_late_bulks;
 mod timescale_letters;
 mod timescale_letters_kept;
 mod timescale_migrations;

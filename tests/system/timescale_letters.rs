@@ -49,12 +49,14 @@ async fn settle(database: &TestDatabase, row: &OutboxRow, refused: &[u32], open:
         indexed: row.events - left,
         dead: refused.iter().map(|number| refusal(*number)).collect(),
         expired: 0,
+        awaited: Vec::new(),
         rest: if open.is_empty() {
             Rest::Done
         } else {
             Rest::Retry {
                 open: Some(open),
                 after: Duration::ZERO,
+                awaits_bulk: false,
             }
         },
     };

@@ -11,11 +11,11 @@ use uuid::Uuid;
 
 use crate::timescale_database::{MODE, STREAM, TestDatabase, event, id, request, request_to, time, with_database};
 
-const OWNER: Uuid = Uuid::from_u128(1);
-const OTHER: Uuid = Uuid::from_u128(2);
-const LEASE: Duration = Duration::from_secs(60);
+pub(crate) const OWNER: Uuid = Uuid::from_u128(1);
+pub(crate) const OTHER: Uuid = Uuid::from_u128(2);
+pub(crate) const LEASE: Duration = Duration::from_secs(60);
 
-fn oldest(owner: Uuid) -> ClaimRequest<'static> {
+pub(crate) fn oldest(owner: Uuid) -> ClaimRequest<'static> {
     ClaimRequest {
         owner,
         lease: LEASE,
@@ -27,7 +27,7 @@ fn oldest(owner: Uuid) -> ClaimRequest<'static> {
 }
 
 /// Commits one batch of one event for each of these numbers.
-async fn batches(database: &TestDatabase, numbers: std::ops::Range<u32>, target: &str) {
+pub(crate) async fn batches(database: &TestDatabase, numbers: std::ops::Range<u32>, target: &str) {
     let mut committer = database.committer(target).await;
     for number in numbers {
         let mut batch = request_to(&format!("{target} {number}"), &[event(number)], Some(target));
@@ -35,7 +35,7 @@ async fn batches(database: &TestDatabase, numbers: std::ops::Range<u32>, target:
     }
 }
 
-async fn claim(database: &TestDatabase, request: ClaimRequest<'_>) -> Vec<OutboxRow> {
+pub(crate) async fn claim(database: &TestDatabase, request: ClaimRequest<'_>) -> Vec<OutboxRow> {
     database.outbox.claim(&request).await.expect("claimed")
 }
 
@@ -47,13 +47,14 @@ fn claims(rows: &[OutboxRow]) -> Vec<(OutboxId, i32)> {
     rows.iter().map(|row| (row.id, row.attempts)).collect()
 }
 
-fn done(row: &OutboxRow) -> Settlement {
+pub(crate) fn done(row: &OutboxRow) -> Settlement {
     Settlement {
         id: row.id,
         attempts: row.attempts,
         indexed: row.events,
         dead: Vec::new(),
         expired: 0,
+        awaited: Vec::new(),
         rest: Rest::Done,
     }
 }
@@ -347,6 +348,7 @@ async fn settle_in_part(database: &TestDatabase) -> Vec<(Uuid, Timestamp)> {
     let rest = Rest::Retry {
         open: Some(open.clone()),
         after: Duration::ZERO,
+        awaits_bulk: false,
     };
     let partial: Vec<Settlement> = rows
         .iter()
@@ -395,6 +397,7 @@ async fn what_is_left_can_wait_expire_or_be_refused_later() {
         let rest = Rest::Retry {
             open: None,
             after: Duration::ZERO,
+            awaits_bulk: false,
         };
         let nothing = Settlement {
             indexed: 0,
@@ -442,6 +445,7 @@ async fn a_row_put_back_waits_as_long_as_it_was_told() {
             rest: Rest::Retry {
                 open: None,
                 after: LEASE,
+                awaits_bulk: false,
             },
             ..done(&rows[0])
         };
@@ -469,7 +473,7 @@ async fn a_refusal_that_repeats_is_one_dead_letter() {
             let rows = claim(database, oldest(OWNER)).await;
             assert_eq!(rows[0].attempts, attempt);
             // As a redrive does: the row is there once more, taken from where the refusal put it.
-            let rest = if attempt == 1 { Rest::Retry { open: None, after: Duration::ZERO } } else { Rest::Done };
+            let rest = if attempt == 1 { Rest::Retry { open: None, after: Duration::ZERO, awaits_bulk: false } } else { Rest::Done };
             let refused = Settlement { indexed: 0, dead: vec![refusal(1)], rest, ..done(&rows[0]) };
             let lost = database.outbox.settle(OWNER, "worker", &[refused]).await.expect("settled");
             assert!(lost.is_empty());

@@ -7,7 +7,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{
     Delivery,
-    documents::{Claim, Document, Progress},
+    documents::{Claim, Progress},
     send::{Halt, set, set_all},
 };
 use crate::{
@@ -27,7 +27,7 @@ impl Delivery {
         let rows = &claim.rows;
         let asked = claim
             .positions(|document| document.is_open() && rows.get(document.row).is_some_and(Claim::may_have_been_sent));
-        let copies = self.keep_one_copy(claim, &asked, &indices).await?;
+        let copies = self.keep_one_copy(&claim.ids_of(&asked), &indices).await?;
         claim.write_index = Some(indices.into_iter().next_back().unwrap_or_default());
         let (in_older, in_newest): (Vec<_>, Vec<_>) = copies
             .iter()
@@ -118,23 +118,17 @@ impl Delivery {
             return Ok(Vec::new());
         }
         let indices = self.client.backing_indices(&claim.target).await?;
-        let copies = self.keep_one_copy(claim, positions, &indices).await?;
+        let copies = self.keep_one_copy(&claim.ids_of(positions), &indices).await?;
         let there = positions.iter().zip(copies).filter(|(_, copy)| copy.is_some());
         Ok(there.map(|(position, _)| *position).collect())
     }
 
-    /// The copy of each document in the oldest index that has one; those in newer indices are deleted.
-    async fn keep_one_copy(
+    /// The copy of each document in the oldest of these indices that has one; those in newer ones are deleted.
+    pub(super) async fn keep_one_copy(
         &self,
-        claim: &Claim,
-        positions: &[usize],
+        ids: &[DocumentId],
         indices: &[String],
     ) -> Result<Vec<Option<StoredCopy>>, SearchError> {
-        let ids: Vec<DocumentId> = positions
-            .iter()
-            .filter_map(|position| claim.documents.get(*position))
-            .map(|document: &Document| document.id.clone())
-            .collect();
         let mut kept: Vec<Option<StoredCopy>> = vec![None; ids.len()];
         let group = self.limits.documents.max(1);
         for index in indices {

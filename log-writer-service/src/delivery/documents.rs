@@ -77,6 +77,8 @@ pub(super) struct Claim {
     pub(super) documents: Vec<Document>,
     /// The target's write index when its indices were listed, empty if it had none; `None` if no look-up was needed.
     pub(super) write_index: Option<String>,
+    /// Whether a bulk of it may still come, since it was not answered.
+    pub(super) awaits_bulk: bool,
 }
 
 impl Claim {
@@ -106,13 +108,13 @@ impl Claim {
             rows,
             documents,
             write_index: None,
+            awaits_bulk: false,
         })
     }
 
     /// About what each document takes in a bulk: half as much again as its row.
     pub(super) fn bytes_each(&self) -> usize {
-        let bytes: usize = self.rows.iter().filter_map(|row| usize::try_from(row.bytes).ok()).sum();
-        bytes / self.documents.len().max(1) * 3 / 2
+        OutboxRow::bytes_of(&self.rows) / self.documents.len().max(1) * 3 / 2
     }
 
     /// Whether a document of this row may be in Elasticsearch already.
@@ -126,6 +128,12 @@ impl Claim {
             .get(position)
             .and_then(|document| self.rows.get(document.row))
             .is_some_and(|row| row.kind == WorkKind::Replace)
+    }
+
+    /// The ids of these documents.
+    pub(super) fn ids_of(&self, positions: &[usize]) -> Vec<DocumentId> {
+        let documents = positions.iter().filter_map(|position| self.documents.get(*position));
+        documents.map(|document| document.id.clone()).collect()
     }
 
     /// The rows of these documents, each once.
@@ -172,6 +180,7 @@ impl Claim {
                 indexed: 0,
                 dead: Vec::new(),
                 expired: row.events,
+                awaited: Vec::new(),
                 rest: Rest::Done,
             })
             .collect();
@@ -181,6 +190,10 @@ impl Claim {
                 continue;
             };
             settlement.expired -= 1;
+            let awaits_bulk = self.awaits_bulk || self.rows.get(document.row).is_some_and(|row| row.awaits_bulk);
+            if awaits_bulk && !document.is_unsettled() {
+                settlement.awaited.push(document.id.to_string());
+            }
             match &document.progress {
                 Progress::Open | Progress::Stale(_) => open.push(document.key()),
                 Progress::Created(_) | Progress::Present => settlement.indexed += 1,
@@ -203,6 +216,7 @@ impl Claim {
             settlement.rest = Rest::Retry {
                 open,
                 after: pause(u32::try_from(row.attempts).unwrap_or(1)),
+                awaits_bulk: self.awaits_bulk,
             };
         }
         settlements

@@ -12,12 +12,12 @@
 //!
 //! A crash after 1-3 sent nothing: the lease ends and the row is claimed again. After a crash after 4 the look-up finds the documents,
 //! and a copy too many, if a rollover let one in. A claim lost while sending settles nothing; copies that went to another index are
-//! removed. A `_bulk` that is applied after its documents were refused elsewhere is found by looking at young dead letters.
+//! removed. What a `_bulk` brings that is applied after its documents were settled is looked for: `late`.
 
-mod buried;
 mod copies;
 mod documents;
 mod gate;
+mod late;
 mod mirror;
 mod send;
 mod suspects;
@@ -95,6 +95,19 @@ pub struct Parts {
     pub mirror: Mirror,
     /// How long a shutdown waits for a bulk that was sent.
     pub drain: Duration,
+}
+
+/// Claims that are renewed.
+#[must_use]
+struct KeptClaims<'d> {
+    delivery: &'d Delivery,
+    claims: Vec<(OutboxId, i32)>,
+}
+
+impl Drop for KeptClaims<'_> {
+    fn drop(&mut self) {
+        self.delivery.claims().retain(|claim, _| !self.claims.contains(claim));
+    }
 }
 
 impl Delivery {
@@ -177,10 +190,10 @@ impl Delivery {
                 .await;
         });
         let (worker, bare_tenant) = (format!("{instance} dead letters"), Arc::clone(bare_tenant));
-        let buried = Arc::clone(self).look_for_buried(worker, bare_tenant, Arc::clone(committed));
+        let late = Arc::clone(self).look_for_late_bulks(worker, bare_tenant, Arc::clone(committed));
         let stopping = tasks.stopping();
-        tasks.spawn("dead letters", async move {
-            stopping.run_until_cancelled(buried).await;
+        tasks.spawn("late bulks", async move {
+            stopping.run_until_cancelled(late).await;
         });
     }
 
@@ -224,14 +237,11 @@ impl Delivery {
         }
     }
 
-    /// Claims that were asked for at this time.
-    fn note_claims(&self, claims: &[(OutboxId, i32)], asked: Instant) {
+    /// Has claims that were asked for at this time renewed until the answer is dropped, by a panic too.
+    fn keep_claims(&self, claims: Vec<(OutboxId, i32)>, asked: Instant) -> KeptClaims<'_> {
         let until = asked + self.settings.lease;
         self.claims().extend(claims.iter().map(|claim| (*claim, until)));
-    }
-
-    fn forget_claims(&self, claims: &[(OutboxId, i32)]) {
-        self.claims().retain(|claim, _| !claims.contains(claim));
+        KeptClaims { delivery: self, claims }
     }
 
     /// Whether all of these are certainly still held: by the monotonic clock, which goes on while the process is frozen.

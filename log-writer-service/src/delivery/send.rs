@@ -63,6 +63,7 @@ impl Delivery {
             metric::bulk_finished(begun.elapsed(), positions.len());
             if let Err(failure) = &result {
                 metric::bulk_failed(failure);
+                claim.awaits_bulk |= failure.may_come_late();
             }
             failpoint!("delivery::after_bulk");
             match result {
@@ -71,7 +72,7 @@ impl Delivery {
                     documents_max = limit;
                     self.judge(claim, &positions, verdicts)?;
                 }
-                Err(failure) if looks_up && is_unexplained(&failure) => {
+                Err(failure) if looks_up && failure.is_unexplained() => {
                     return Err(self.broken(claim, &positions, &failure));
                 }
                 Err(failure) => match whole_failure(failure, positions.len()) {
@@ -356,9 +357,10 @@ fn whole_failure(failure: BulkFailure, documents: usize) -> WholeFailure {
         }),
         BulkFailure::Busy { status: 429 } => WholeFailure::NoRoom(text),
         // Unanswered and miscounted bulks may have been applied: the next claim looks up.
-        BulkFailure::Busy { .. } | BulkFailure::Unanswered(_) | BulkFailure::Miscounted { .. } => {
-            WholeFailure::Halt(Halt::Cluster(text))
-        }
+        BulkFailure::Busy { .. }
+        | BulkFailure::Unreachable(_)
+        | BulkFailure::Unanswered(_)
+        | BulkFailure::Miscounted { .. } => WholeFailure::Halt(Halt::Cluster(text)),
         BulkFailure::Forbidden { .. } | BulkFailure::Blocked => WholeFailure::Halt(Halt::Stream(text)),
     }
 }
@@ -370,14 +372,6 @@ fn is_oversized(claim: &Claim, positions: &[usize], body: &BulkBody) -> bool {
         .get(position)
         .and_then(|document| claim.rows.get(document.row));
     body.bytes() > NO_ROOM_BYTES && row.is_some_and(|row| row.attempts >= NO_ROOM_ATTEMPTS)
-}
-
-/// No verdicts, and nothing said of the documents: the connection broke, or the node.
-fn is_unexplained(failure: &BulkFailure) -> bool {
-    matches!(
-        failure,
-        BulkFailure::Unanswered(_) | BulkFailure::Miscounted { .. } | BulkFailure::Busy { status: 500..=599 }
-    )
 }
 
 pub(super) fn set(claim: &mut Claim, position: usize, progress: Progress) {

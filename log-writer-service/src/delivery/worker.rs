@@ -139,17 +139,14 @@ impl Worker {
         }
         drop(claiming);
         let claims: Vec<(OutboxId, i32)> = rows.iter().map(|row| (row.id, row.attempts)).collect();
-        delivery.note_claims(&claims, now);
-        let result = self.deliver(rows).await;
-        delivery.forget_claims(&claims);
-        result.map(|()| true)
+        let _renewed = delivery.keep_claims(claims, now);
+        self.deliver(rows).await?;
+        Ok(true)
     }
 
     async fn deliver(&self, rows: Vec<OutboxRow>) -> Result<(), StoreError> {
         let delivery = &self.delivery;
-        let bytes: i64 = rows.iter().map(|row| row.bytes).sum();
-        let is_oversized = usize::try_from(bytes).is_ok_and(|bytes| bytes > delivery.settings.claim_bytes_max);
-        let _alone = if is_oversized {
+        let _alone = if OutboxRow::bytes_of(&rows) > delivery.settings.claim_bytes_max {
             Some(delivery.oversized.lock().await)
         } else {
             None
@@ -305,11 +302,10 @@ impl Worker {
 fn took_all_of_little(rows: &[OutboxRow], settings: &config::Delivery) -> bool {
     let claimable = rows.first().map_or(0, |row| row.claimable);
     let events: i64 = rows.iter().map(|row| row.events).sum();
-    let bytes: usize = rows.iter().filter_map(|row| usize::try_from(row.bytes).ok()).sum();
     usize::try_from(claimable).is_ok_and(|claimable| claimable <= rows.len())
         && claimable < CLAIM_ROWS_MAX
         && events < settings.claim_events_max / 2
-        && bytes < settings.claim_bytes_max / 2
+        && OutboxRow::bytes_of(rows) < settings.claim_bytes_max / 2
 }
 
 #[cfg(test)]
@@ -331,6 +327,7 @@ mod tests {
             open: None,
             attempts: 1,
             taken_over: false,
+            awaits_bulk: false,
             claimable,
         };
         events.iter().map(row).collect()

@@ -201,7 +201,7 @@ impl Client {
                     timestamp: sort_time(hit.sort.get(0))?,
                     event: event.and_then(|id| id.parse().ok()),
                     index: hit.index,
-                    id: DocumentId::found(hit.id),
+                    id: DocumentId::known(hit.id),
                     sort: hit.sort,
                 })
             })
@@ -226,7 +226,7 @@ impl Client {
         let answer: Answer<Value, Value> = self.census(indices, &body).await?;
         let sampled = answer.hits.hits.into_iter();
         Ok(sampled
-            .map(|hit| (hit.index, DocumentId::found(hit.id), hit.source.unwrap_or_default()))
+            .map(|hit| (hit.index, DocumentId::known(hit.id), hit.source.unwrap_or_default()))
             .collect())
     }
 

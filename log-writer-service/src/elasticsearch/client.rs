@@ -23,7 +23,7 @@ use super::{
     bulk_request::BulkBody,
     bulk_response,
     error::{BulkFailure, SearchError, read_refusal},
-    node::{Answer, Node, compress, lines_headers},
+    node::{Answer, NoAnswer, Node, compress, lines_headers},
     verdict::{self, Verdict},
 };
 use crate::config;
@@ -141,7 +141,13 @@ impl Client {
         let answer = self
             .ask(Method::Post, path, Some(Payload::Lines(lines)))
             .await
-            .map_err(BulkFailure::Unanswered)?;
+            .map_err(|failure| {
+                if failure.nothing_sent {
+                    BulkFailure::Unreachable(failure.detail)
+                } else {
+                    BulkFailure::Unanswered(failure.detail)
+                }
+            })?;
         if answer.status == 200 {
             return Ok(answer.body);
         }
@@ -155,9 +161,9 @@ impl Client {
         let answer = self
             .ask(method, path, payload)
             .await
-            .map_err(|detail| SearchError::Unanswered {
+            .map_err(|failure| SearchError::Unanswered {
                 request: request(),
-                detail,
+                detail: failure.detail,
             })?;
         if (200..300).contains(&answer.status) {
             return Ok(answer.body);
@@ -172,9 +178,9 @@ impl Client {
     }
 
     /// One request to the first node that takes the connection.
-    async fn ask(&self, method: Method, path: &str, payload: Option<Payload>) -> Result<Answer, String> {
+    async fn ask(&self, method: Method, path: &str, payload: Option<Payload>) -> Result<Answer, NoAnswer> {
         let mut compressed = None;
-        let mut last = String::new();
+        let mut last = NoAnswer::unsent(String::new());
         for node in self.nodes_in_turn() {
             let (headers, body) = match &payload {
                 None => (HeaderMap::new(), None),
@@ -182,7 +188,7 @@ impl Client {
                 Some(Payload::Lines(bytes)) if !node.gzip => (lines_headers(false), Some(bytes.clone())),
                 Some(Payload::Lines(bytes)) => {
                     if compressed.is_none() {
-                        compressed = Some(compress(bytes.clone()).await?);
+                        compressed = Some(compress(bytes.clone()).await.map_err(NoAnswer::unsent)?);
                     }
                     (lines_headers(true), compressed.clone())
                 }
@@ -196,8 +202,8 @@ impl Client {
                     let until = self.inner.started.elapsed().saturating_add(SET_ASIDE).as_millis();
                     node.aside_until
                         .store(u64::try_from(until).unwrap_or(u64::MAX), Ordering::Relaxed);
-                    last = failure.detail;
-                    if !failure.nothing_sent {
+                    last = failure;
+                    if !last.nothing_sent {
                         break;
                     }
                 }

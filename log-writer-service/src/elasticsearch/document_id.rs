@@ -19,8 +19,8 @@ impl DocumentId {
         &self.0
     }
 
-    /// One that Elasticsearch named.
-    pub(super) fn found(id: String) -> Self {
+    /// One that was kept, or that Elasticsearch named.
+    pub(crate) fn known(id: String) -> Self {
         Self(id)
     }
 }

@@ -102,6 +102,9 @@ pub enum BulkFailure {
         /// HTTP status.
         status: u16,
     },
+    /// No node took a connection: nothing was sent.
+    #[error("bulk not sent: {0}")]
+    Unreachable(String),
     /// No answer, or none that can be read: the documents may have been indexed.
     #[error("bulk not answered: {0}")]
     Unanswered(String),
@@ -124,6 +127,29 @@ pub enum BulkFailure {
     /// 403 by a block of the cluster (read-only): to be sent again when it is lifted.
     #[error("bulk blocked: the cluster is read-only")]
     Blocked,
+}
+
+impl BulkFailure {
+    /// Whether what was sent may still be applied: whoever answered, if anybody did, cannot say.
+    pub(crate) fn may_come_late(&self) -> bool {
+        match self {
+            Self::Unanswered(_) | Self::Miscounted { .. } => true,
+            Self::Busy { status } => *status != 429,
+            Self::TooLarge
+            | Self::WholeRequest { .. }
+            | Self::Unreachable(_)
+            | Self::Forbidden { .. }
+            | Self::Blocked => false,
+        }
+    }
+
+    /// No verdicts, and nothing said of the documents: the connection broke, or the node.
+    pub(crate) fn is_unexplained(&self) -> bool {
+        matches!(
+            self,
+            Self::Unanswered(_) | Self::Miscounted { .. } | Self::Busy { status: 500..=599 }
+        )
+    }
 }
 
 /// The body of an answer with an error status.

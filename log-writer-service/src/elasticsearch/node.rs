@@ -43,6 +43,13 @@ pub(super) struct NoAnswer {
     pub(super) nothing_sent: bool,
 }
 
+impl NoAnswer {
+    pub(super) fn unsent(detail: String) -> Self {
+        let nothing_sent = true;
+        Self { detail, nothing_sent }
+    }
+}
+
 impl Node {
     /// Prepares the connection; asks nothing yet.
     pub(super) fn new(settings: &config::Elasticsearch, url: &Url) -> Result<Self, SearchError> {

@@ -276,7 +276,7 @@ mod tests {
                 BulkFailure::Busy { .. } => "busy",
                 BulkFailure::Forbidden { .. } => "forbidden",
                 BulkFailure::Blocked => "blocked",
-                BulkFailure::Unanswered(_) | BulkFailure::Miscounted { .. } => "other",
+                BulkFailure::Unreachable(_) | BulkFailure::Unanswered(_) | BulkFailure::Miscounted { .. } => "other",
             };
             assert_eq!(word, expected, "{shown}");
         }

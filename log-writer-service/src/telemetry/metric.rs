@@ -97,7 +97,7 @@ fn describe_delivery() {
     describe_counter!("log_writer_bulk_items_total", "Verdicts on documents, by outcome.");
     describe_counter!(
         "log_writer_bulk_failures_total",
-        "_bulk requests that failed as a whole, by status, or unanswered or miscounted."
+        "_bulk requests that failed as a whole, by status, or unreachable, unanswered or miscounted."
     );
     describe_counter!(
         "log_writer_claims_total",
@@ -126,6 +126,10 @@ fn describe_delivery() {
     describe_counter!(
         "log_writer_dead_letters_taken_back_total",
         "Dead letters whose document turned out to be in Elasticsearch; counted as indexed."
+    );
+    describe_counter!(
+        "log_writer_late_bulk_looks_total",
+        "Looks for second copies that a bulk may have brought after its documents were settled."
     );
 }
 
@@ -227,6 +231,7 @@ pub(crate) fn bulk_failed(failure: &BulkFailure) {
         | BulkFailure::Busy { status }
         | BulkFailure::Forbidden { status, .. } => status.to_string(),
         BulkFailure::Blocked => "403".to_owned(),
+        BulkFailure::Unreachable(_) => "unreachable".to_owned(),
         BulkFailure::Unanswered(_) => "unanswered".to_owned(),
         BulkFailure::Miscounted { .. } => "miscounted".to_owned(),
     };
@@ -288,6 +293,11 @@ pub(crate) fn archived(events: u64, bytes: u64) {
 /// Second copies were removed.
 pub(crate) fn doubles_removed(documents: usize) {
     counter!("log_writer_doubles_removed_total").increment(count(documents));
+}
+
+/// Second copies that a late bulk may have brought were looked for.
+pub(crate) fn late_bulk_looked_for() {
+    counter!("log_writer_late_bulk_looks_total").increment(1);
 }
 
 /// Dead letters were taken back.

@@ -127,7 +127,7 @@ impl Outbox {
         Ok(renewed.into_iter().map(OutboxId).collect())
     }
 
-    /// Gives back all that the owner holds; attempts stay counted, since something may have been sent.
+    /// Gives back all that the owner holds; attempts stay counted and a bulk is expected, since one may have been sent.
     ///
     /// # Errors
     /// As any query; the claims then end with their lease.
@@ -135,7 +135,8 @@ impl Outbox {
         let attempted = "release claims";
         failpoint!("claim::before_release");
         let query = sqlx::query(
-            "update log_writer.outbox set claimed_by = null, claimed_until = null, next_attempt_at = now()
+            "update log_writer.outbox
+             set claimed_by = null, claimed_until = null, next_attempt_at = now(), awaits_bulk = true
              where claimed_by = $1",
         )
         .bind(owner);

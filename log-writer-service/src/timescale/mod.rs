@@ -25,6 +25,7 @@ mod digests;
 mod error;
 mod history;
 mod housekeep;
+mod late_bulks;
 mod late_events;
 mod limits;
 mod migrations;
@@ -65,6 +66,7 @@ pub use self::{
     error::{StoreError, StoreErrorKind},
     history::{expire, refresh_stats},
     housekeep::{Housekeeping, housekeep},
+    late_bulks::{LateBulk, claim_late_bulk, note_late_bulk, read_late_bulk},
     migrations::{MigrationReport, migrate, pending_migrations},
     monitor::{Monitor, Snapshot},
     outbox::{Backlog, Outbox, OutboxId, OutboxRow, WorkKind},

@@ -78,11 +78,18 @@ pub struct OutboxRow {
     pub attempts: i32,
     /// Whether another process held it when its lease ended.
     pub taken_over: bool,
+    /// Whether a bulk of an earlier claim may still come.
+    pub awaits_bulk: bool,
     /// Rows of its target that could be claimed then, itself and those left included; [`super::CLAIM_ROWS_MAX`] at most.
     pub claimable: i64,
 }
 
 impl OutboxRow {
+    /// Size of the events of all these rows, as encoded for PostgreSQL.
+    pub fn bytes_of(rows: &[Self]) -> usize {
+        rows.iter().filter_map(|row| usize::try_from(row.bytes).ok()).sum()
+    }
+
     pub(super) fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
         let time = |column: &str| {
             row.try_get::<chrono::DateTime<chrono::Utc>, _>(column)
@@ -106,6 +113,7 @@ impl OutboxRow {
             open,
             attempts: row.try_get("attempts")?,
             taken_over: row.try_get("taken_over")?,
+            awaits_bulk: row.try_get("awaits_bulk")?,
             claimable: row.try_get("claimable")?,
         })
     }

@@ -3,7 +3,7 @@
 //! | step | a crash after it means |
 //! |---|---|
 //! | 1 lock the rows whose claim still holds | nothing |
-//! | 2 dead letters kept, or removed where a redrive has worked, 3 finished rows deleted, the rest put back, 4 books | nothing: uncommitted; delivered again, found there |
+//! | 2 dead letters kept, or removed where a redrive has worked, late bulks kept, 3 finished rows deleted, the rest put back, 4 books | nothing: uncommitted; delivered again, found there |
 //! | 5 COMMIT | settled; if its answer is lost, a second settlement finds the claim gone and records nothing |
 
 use std::{borrow::Cow, collections::HashSet, time::Duration};
@@ -34,6 +34,8 @@ pub struct Settlement {
     pub dead: Vec<IndexRefusal>,
     /// Events that are no longer in the hypertable.
     pub expired: i64,
+    /// Ids, in Elasticsearch, of documents that are settled by it though a bulk of an earlier claim may still bring them.
+    pub awaited: Vec<String>,
     /// What is left.
     pub rest: Rest,
 }
@@ -64,6 +66,8 @@ pub enum Rest {
         open: Option<Vec<(Uuid, Timestamp)>>,
         /// Not before this has passed.
         after: Duration,
+        /// Whether a bulk of this claim may still come, since it was not answered.
+        awaits_bulk: bool,
     },
 }
 
@@ -98,6 +102,7 @@ async fn record(
     let mut books = Books::default();
     let mut finished = Vec::new();
     let mut lost = Vec::new();
+    let (mut awaited, mut awaiting) = (Vec::new(), None);
     for settlement in settlements {
         let Some(held) = held.iter().find(|held| held.id == settlement.id.0) else {
             lost.push(settlement.id);
@@ -110,13 +115,25 @@ async fn record(
         // By difference, so that the books balance whatever was counted.
         books.expired += held.events - settlement.indexed - dead - left;
         keep_refusals(&mut transaction, settlement).await?;
+        if !settlement.awaited.is_empty() {
+            awaited.extend(settlement.awaited.iter().map(String::as_str));
+            awaiting = Some(settlement.id);
+        }
         forget_redriven(&mut transaction, held, settlement).await?;
         match &settlement.rest {
-            Rest::Retry { open, after } if left > 0 => {
-                put_back(&mut transaction, settlement.id, left, open.as_deref(), *after).await?;
+            Rest::Retry {
+                open,
+                after,
+                awaits_bulk,
+            } if left > 0 => {
+                let (id, open) = (settlement.id, open.as_deref());
+                put_back(&mut transaction, id, left, open, *after, *awaits_bulk).await?;
             }
             Rest::Retry { .. } | Rest::Done => finished.push(settlement.id.0),
         }
+    }
+    if let Some(row) = awaiting {
+        keep_late_bulk(&mut transaction, row, &awaited).await?;
     }
     if !finished.is_empty() {
         sqlx::query("delete from log_writer.outbox where id = any($1)")
@@ -255,12 +272,27 @@ async fn keep_refusals(connection: &mut PgConnection, settlement: &Settlement) -
     Ok(())
 }
 
+/// Keeps what has to be looked for again in the target of a row that is still there; a claim has one target.
+async fn keep_late_bulk(connection: &mut PgConnection, row: OutboxId, awaited: &[&str]) -> Result<(), StoreError> {
+    sqlx::query(
+        "insert into log_writer.late_bulks (target, document_ids)
+         select o.target, $2 from log_writer.outbox o where o.id = $1",
+    )
+    .bind(row.0)
+    .bind(awaited)
+    .execute(connection)
+    .await
+    .map_err(StoreError::during("keep a late bulk"))?;
+    Ok(())
+}
+
 async fn put_back(
     connection: &mut PgConnection,
     id: OutboxId,
     left: i64,
     open: Option<&[(Uuid, Timestamp)]>,
     after: Duration,
+    awaits_bulk: bool,
 ) -> Result<(), StoreError> {
     let (ids, times): (Option<Vec<Uuid>>, Option<Vec<DateTime<Utc>>>) = match open {
         Some(open) => (
@@ -273,7 +305,8 @@ async fn put_back(
         "update log_writer.outbox
          set events = $2, bytes = bytes * $2 / greatest(events, 1),
              open_ids = coalesce($3, open_ids), open_times = coalesce($4, open_times),
-             next_attempt_at = now() + $5 * interval '1 microsecond', claimed_by = null, claimed_until = null
+             next_attempt_at = now() + $5 * interval '1 microsecond', claimed_by = null, claimed_until = null,
+             awaits_bulk = awaits_bulk or $6
          where id = $1",
     )
     .bind(id.0)
@@ -282,6 +315,7 @@ async fn put_back(
     .bind(times)
     // Not as an interval: sqlx refuses to send a duration that has nanoseconds, as every jittered one has.
     .bind(i64::try_from(after.as_micros()).unwrap_or(i64::MAX))
+    .bind(awaits_bulk)
     .execute(connection)
     .await
     .map_err(StoreError::during("put an outbox row back"))?;

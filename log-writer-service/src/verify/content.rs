@@ -91,6 +91,7 @@ impl<L: Listener> Run<'_, L> {
             open: Some(keys.iter().map(|(time, id)| (*id, *time)).collect()),
             attempts: 1,
             taken_over: false,
+            awaits_bulk: false,
             claimable: 1,
         };
         let events = self.verifier.outbox.read_back(&[row]).await?;

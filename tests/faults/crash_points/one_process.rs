@@ -182,6 +182,22 @@ async fn a_death_anywhere_in_a_delivery_loses_and_doubles_nothing() {
 }
 
 #[tokio::test]
+async fn what_a_delivery_that_panics_had_claimed_is_delivered_when_its_lease_has_ended() {
+    let mut sender = Sender::start().await;
+    sender.service.until_delivered().await;
+    sender.service.kill();
+    let armed = sender.settings.clone().failpoints("delivery::after_bulk=1*panic");
+    sender.service.respawn_with(armed);
+    sender.deliver(Kind::Plain).await;
+    eventually("a panic", SOON, || {
+        let panicked = sender.service.log().contains("a delivery step panicked");
+        std::future::ready(panicked.then_some(()))
+    })
+    .await;
+    sender.assert_nothing_lost_or_doubled().await;
+}
+
+#[tokio::test]
 async fn a_death_in_housekeeping_loses_and_doubles_nothing() {
     let mut sender = Sender::start().await;
     sender.deliver(Kind::Poisoned).await;

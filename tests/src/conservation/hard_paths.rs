@@ -42,7 +42,7 @@ const fn path(name: &'static str, series: &'static [&'static str], always: bool)
 }
 
 /// All of them. Every set of runs must take each of them.
-pub const HARD_PATHS: [HardPath; 19] = [
+pub const HARD_PATHS: [HardPath; 20] = [
     path("known digests", &["log_writer_digests_known_total"], true),
     path("staging fallbacks", &["log_writer_staged_copies_total"], true),
     path("rows bisected out", &["log_writer_rows_refused_total"], true),
@@ -86,6 +86,7 @@ pub const HARD_PATHS: [HardPath; 19] = [
         true,
     ),
     path("copies deleted", &["log_writer_doubles_removed_total"], false),
+    path("late bulks looked for", &["log_writer_late_bulk_looks_total"], false),
     path(
         "bulks unanswered",
         &["log_writer_bulk_failures_total{kind=\"unanswered\""],

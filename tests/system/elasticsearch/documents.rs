@@ -98,7 +98,7 @@ async fn a_node_that_is_down_is_passed_over() {
         dataset.settings.urls.truncate(1);
         let failure = dataset.client().bulk(&dataset.body(&[event(9)])).await.unwrap_err();
         assert!(
-            matches!(&failure, BulkFailure::Unanswered(detail) if detail.contains("127.0.0.1:9")),
+            matches!(&failure, BulkFailure::Unreachable(detail) if detail.contains("127.0.0.1:9")),
             "{failure}"
         );
     })

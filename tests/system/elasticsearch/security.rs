@@ -119,7 +119,7 @@ async fn wrong_credentials_and_an_unknown_ca_are_told_without_the_secret() {
         dataset.settings.ca_file = None;
         let failure = dataset.client().bulk(&dataset.body(&[event(1)])).await.unwrap_err();
         assert!(
-            matches!(&failure, BulkFailure::Unanswered(detail) if detail.contains("ertificate")),
+            matches!(&failure, BulkFailure::Unreachable(detail) if detail.contains("ertificate")),
             "{failure}"
         );
 

@@ -229,7 +229,9 @@ fn search_error(request: &str, failure: BulkFailure) -> SearchError {
         }
         BulkFailure::Busy { status } => refused(status, "unknown"),
         BulkFailure::Blocked => refused(403, "cluster_block_exception"),
-        BulkFailure::Unanswered(detail) => SearchError::Unanswered { request, detail },
+        BulkFailure::Unreachable(detail) | BulkFailure::Unanswered(detail) => {
+            SearchError::Unanswered { request, detail }
+        }
         BulkFailure::Miscounted { .. } => SearchError::Unreadable {
             request,
             detail: failure.to_string(),

@@ -54,11 +54,13 @@ counted as (
 ),
 claimed as (
   update log_writer.outbox o
-  set claimed_by = $1, claimed_until = now() + $2, next_attempt_at = now() + $2, attempts = o.attempts + 1
+  set claimed_by = $1, claimed_until = now() + $2, next_attempt_at = now() + $2, attempts = o.attempts + 1,
+    -- One that claimed it before has neither settled nor released it.
+    awaits_bulk = o.awaits_bulk or o.claimed_by is not null
   from counted c
   where o.id = c.id and (c.place = 1 or (c.events <= $3 and c.bytes <= $4))
   -- By name: a column that a later version adds would make every prepared plan fail once.
   returning o.id, o.batch_id, o.target, o.tenants, o.first_time, o.last_time, o.events, o.bytes, o.kind, o.open_ids,
-    o.open_times, o.attempts, c.taken_over
+    o.open_times, o.attempts, o.awaits_bulk, c.taken_over
 )
 select *, (select count(*) from free) as claimable from claimed order by batch_id, id

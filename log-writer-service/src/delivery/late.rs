@@ -1,8 +1,12 @@
-//! Buried documents: Elasticsearch has them, and a dead letter says that it refused them.
+//! Bulks that come late: nobody heard their answer, they are applied after their documents were settled, and nobody knows it.
 //!
-//! A `_bulk` that nobody answered is applied after its documents were refused to a later one, and nobody knows that it was.
-//! So the documents of young letters are looked for; what is there goes into the outbox again, where any worker finds it,
-//! leaves one copy of it and counts it as indexed. If there are no such letters this costs one look at an empty index.
+//! - A document that was refused to a later bulk is there then, buried under a dead letter. So the documents of young letters
+//!   are looked for; what is there goes into the outbox again, where any worker finds it, leaves one copy of it and counts it
+//!   as indexed.
+//! - A document that a later bulk brought is there twice then, if the stream has rolled over meanwhile. So what was settled
+//!   while such a bulk was awaited is looked for, and the copy in the newer index is deleted.
+//!
+//! If there is nothing of either kind this costs a look at two empty indices of PostgreSQL's.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -11,8 +15,12 @@ use tokio::sync::Notify;
 use super::Delivery;
 use crate::{
     elasticsearch::{DocumentId, SearchError, document_id},
+    failpoint::failpoint,
     telemetry::metric,
-    timescale::{RefusedDocument, Requeued, StoreError, claim_looks, note_looks},
+    timescale::{
+        LateBulk, RefusedDocument, Requeued, StoreError, claim_late_bulk, claim_looks, note_late_bulk, note_looks,
+        read_late_bulk,
+    },
 };
 
 /// Letters of one round.
@@ -29,7 +37,7 @@ enum LookError {
 
 impl Delivery {
     /// Looks for them once in a lease, until it is dropped. `bare_tenant` is not mixed into documents' ids.
-    pub(super) async fn look_for_buried(
+    pub(super) async fn look_for_late_bulks(
         self: Arc<Self>,
         worker: String,
         bare_tenant: Arc<str>,
@@ -40,12 +48,13 @@ impl Delivery {
             tokio::time::sleep(self.settings.lease).await;
             self.mirror.wait_until_ready().await;
             let taken_back = self.take_back_buried(&worker, &bare_tenant).await;
-            if let Err(error) = &taken_back
+            let removed = self.remove_late_copies().await;
+            if let Some(error) = taken_back.as_ref().err().or(removed.as_ref().err())
                 && was_able
             {
-                tracing::warn!(%error, "could not look whether documents of dead letters are there after all; trying again");
+                tracing::warn!(%error, "could not look for documents that may have come late; trying again");
             }
-            was_able = taken_back.is_ok();
+            was_able = taken_back.is_ok() && removed.is_ok();
             if taken_back.is_ok_and(|count| count > 0) {
                 committed.notify_one();
             }
@@ -88,6 +97,34 @@ impl Delivery {
             );
         }
         Ok(done.requeued)
+    }
+
+    /// One round: leaves one copy of each document. What fails is tried again in the next one, and keeps no other waiting.
+    async fn remove_late_copies(&self) -> Result<(), LookError> {
+        let (pool, lease) = (self.outbox.pool(), self.settings.lease);
+        let mut failed = Ok(());
+        while let Some(bulk) = claim_late_bulk(pool, lease).await? {
+            let indices = self.client.backing_indices(&bulk.target).await?;
+            let looked = self.remove_copies_of(&bulk, &indices).await;
+            metric::late_bulk_looked_for();
+            failpoint!("delivery::before_noting_a_look");
+            match looked {
+                Ok(()) => note_late_bulk(pool, bulk.id, lease).await?,
+                error @ Err(_) => failed = error,
+            }
+        }
+        failed
+    }
+
+    async fn remove_copies_of(&self, bulk: &LateBulk, indices: &[String]) -> Result<(), LookError> {
+        if indices.len() < 2 {
+            // There is no place for a second copy.
+            return Ok(());
+        }
+        let ids = read_late_bulk(self.outbox.pool(), bulk.id).await?;
+        let ids: Vec<DocumentId> = ids.into_iter().map(DocumentId::known).collect();
+        self.keep_one_copy(&ids, indices).await?;
+        Ok(())
     }
 
     /// Events and bytes of an outbox row that is put in again.

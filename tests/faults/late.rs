@@ -1,5 +1,5 @@
-//! Dead letters whose document is there: what came late is found without anybody's help, and what is only the old
-//! document of a change that was refused is not taken for it.
+//! Bulks that are applied after their documents were settled: what they bring, under a dead letter or a second time, is found
+//! without anybody's help, and what is only the old document of a change that was refused is not taken for it.
 
 use log_writer_tests::{
     conditions::{SOON, eventually},
@@ -63,6 +63,28 @@ async fn a_bulk_that_arrives_after_its_documents_were_refused_takes_their_letter
         status["metrics"]["log_writer_dead_letters_taken_back_total"], 2.0,
         "{status}"
     );
+}
+
+#[tokio::test]
+async fn a_bulk_that_arrives_after_its_documents_were_sent_again_and_a_rollover_leaves_one_copy() {
+    let (stage, proxy) = behind_a_proxy().await;
+    stage.service.ingest(&json!([event(0)])).await;
+    stage.service.until_delivered().await;
+    proxy.set(Mode::Keep("POST /_bulk"));
+    stage.service.ingest(&json!([event(1), event(2)])).await;
+    proxy.until_kept().await;
+    stage.service.until_delivered().await;
+    let path = format!("/{}/_rollover", stage.stream.name());
+    stage.stream.search.ok("POST", &path, None).await;
+
+    let answer = proxy.send_kept().await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    eventually("one copy of each", SOON, || async {
+        let removed = &stage.service.status().await["metrics"]["log_writer_doubles_removed_total"];
+        (*removed == 2.0).then_some(())
+    })
+    .await;
+    stage.assert_nothing_lost_or_doubled(3).await;
 }
 
 /// The analysis that the document of an event has.
