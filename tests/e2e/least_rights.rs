@@ -3,6 +3,7 @@
 
 use log_writer_tests::{
     conditions::{SOON, eventually},
+    invariants::assert_delivered_exactly_once,
     search::{Search, secured_ca, secured_password},
     service::{Service, Settings, run_command},
     stack::{Database, in_a_thread, random_word},
@@ -116,6 +117,30 @@ impl Secured {
         assert_eq!(self.copies(message).await.len(), 2);
     }
 
+    /// Doubles one of the messages and changes it: afterwards there is one copy, with the change.
+    async fn assert_a_doubled_event_is_written_over(&self) {
+        self.double("event 1").await;
+        annotate_in(&self.database, "event 1", "changed").await;
+        until_taken(&self.database).await;
+        self.service.until_delivered().await;
+        assert_eq!(
+            self.copies("event 1").await,
+            [json!("changed")],
+            "one copy, written over"
+        );
+    }
+
+    /// So many events stand once in both stores, and Elasticsearch has refused nothing.
+    async fn assert_all_was_allowed(&self, events: u64) {
+        let documents = self.dataset.search.documents(&self.stream()).await;
+        assert_delivered_exactly_once(&self.service, &self.database, &documents, events).await;
+        let log = self.service.log();
+        assert!(
+            !log.contains("grant `") && !log.contains("security_exception"),
+            "something was refused"
+        );
+    }
+
     async fn until_logged(&self, text: &str) {
         eventually(&format!("the log to say: {text}"), SOON, || async {
             self.service.log().contains(text).then_some(())
@@ -160,25 +185,10 @@ async fn the_printed_key_is_enough_to_set_up_deliver_look_up_repair_and_write_ov
     secured.service.until_delivered().await;
     assert_eq!(secured.dataset.search.documents(&secured.stream()).await.len(), 10);
 
-    secured.double("event 1").await;
-    annotate_in(&secured.database, "event 1", "changed").await;
-    until_taken(&secured.database).await;
-    secured.service.until_delivered().await;
-    assert_eq!(
-        secured.copies("event 1").await,
-        [json!("changed")],
-        "one copy, written over"
-    );
+    secured.assert_a_doubled_event_is_written_over().await;
     assert_eq!(secured.service.ingest(&fresh(5)).await.committed, 5);
     secured.service.until_delivered().await;
-    let documents = secured.dataset.search.documents(&secured.stream()).await;
-    log_writer_tests::invariants::assert_delivered_exactly_once(&secured.service, &secured.database, &documents, 15)
-        .await;
-    let log = secured.service.log();
-    assert!(
-        !log.contains("grant `") && !log.contains("security_exception"),
-        "something was refused"
-    );
+    secured.assert_all_was_allowed(15).await;
 }
 
 #[tokio::test]
@@ -233,21 +243,6 @@ async fn no_right_on_the_cluster_is_needed_where_an_administrator_applies_the_te
     secured.service.ingest(&fresh(5)).await;
     secured.service.until_delivered().await;
 
-    secured.double("event 1").await;
-    annotate_in(&secured.database, "event 1", "changed").await;
-    until_taken(&secured.database).await;
-    secured.service.until_delivered().await;
-    assert_eq!(
-        secured.copies("event 1").await,
-        [json!("changed")],
-        "one copy, written over"
-    );
-    let documents = secured.dataset.search.documents(&secured.stream()).await;
-    log_writer_tests::invariants::assert_delivered_exactly_once(&secured.service, &secured.database, &documents, 5)
-        .await;
-    let log = secured.service.log();
-    assert!(
-        !log.contains("grant `") && !log.contains("security_exception"),
-        "something was refused"
-    );
+    secured.assert_a_doubled_event_is_written_over().await;
+    secured.assert_all_was_allowed(5).await;
 }

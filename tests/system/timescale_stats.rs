@@ -169,6 +169,21 @@ async fn now(database: &TestDatabase) -> i64 {
         .await
 }
 
+/// Commits an error with a duration at each of these times, in microseconds since 1970.
+async fn commit_errors(database: &TestDatabase, times: impl Iterator<Item = i64>) {
+    let errors: Vec<LogEvent<'_>> = (0..)
+        .zip(times)
+        .map(|(number, time)| {
+            let mut event = event(number);
+            event.timestamp = Timestamp(time);
+            event.level = Level::Error;
+            event.performance_metrics = Some(format!(r#"{{"duration_ms": {number}.5}}"#));
+            event
+        })
+        .collect();
+    commit(database, "late", &errors).await;
+}
+
 #[tokio::test]
 async fn counts_are_those_of_a_scan_before_and_after_they_are_stored_and_when_events_come_late() {
     with_database(async |database| {
@@ -177,16 +192,7 @@ async fn counts_are_those_of_a_scan_before_and_after_they_are_stored_and_when_ev
         count(database).await;
         counts_are_right(database, "at rest").await;
         let now = now(database).await;
-        let late: Vec<LogEvent<'_>> = (0..60)
-            .map(|number| {
-                let mut event = event(number);
-                event.timestamp = Timestamp(now - i64::from(number) * DAY / 15 - 90_000_000);
-                event.level = Level::Error;
-                event.performance_metrics = Some(format!(r#"{{"duration_ms": {number}.5}}"#));
-                event
-            })
-            .collect();
-        commit(database, "late", &late).await;
+        commit_errors(database, (0..60).map(|number| now - number * DAY / 15 - 90_000_000)).await;
         count(database).await;
         counts_are_right(database, "after late events").await;
         balance_books(database).await;
@@ -220,16 +226,7 @@ async fn what_comes_as_late_as_it_may_into_compressed_time_is_counted_by_the_job
         counts_are_right(database, "before").await;
         let now = now(database).await;
         // One for each day, back to the most that events.accept_past may be.
-        let late: Vec<LogEvent<'_>> = (0..=14)
-            .map(|number| {
-                let mut event = event(number);
-                event.timestamp = Timestamp(now - i64::from(number) * DAY);
-                event.level = Level::Error;
-                event.performance_metrics = Some(format!(r#"{{"duration_ms": {number}.5}}"#));
-                event
-            })
-            .collect();
-        commit(database, "late", &late).await;
+        commit_errors(database, (0..=14).map(|number| now - number * DAY)).await;
         run_what_counts(database).await;
         counts_are_right(database, "after late events").await;
         balance_books(database).await;
