@@ -16,7 +16,7 @@ demo: ## sends a week of a shop's logs, incidents included, to what `make run` r
 test: ## starts servers of its own, runs every check and test, stops them
 	@dev/test.sh
 
-faults: ## the fault suite, then RUNS=100 runs with faults drawn from SEED, on servers of its own
+faults: ## the fault suite, dead letters, limits, security, RUNS=100 runs with faults drawn from SEED, the backlog: PARTS="suite runs"
 	@dev/test.sh faults
 
 backlog: ## memory with PostgreSQL stalled, rates and drain with Elasticsearch away: EVENTS=200000 SLOW_SECONDS=20

@@ -204,6 +204,13 @@ database_suites() {
   done
 }
 
+# What is run from here on is run on the second edition.
+use_community() {
+  TEST_DATABASE_URL=$(field url "$scratch/community")
+  TEST_POSTGRES_ROOT=$(field root "$scratch/community")
+  export TEST_DATABASE_URL TEST_POSTGRES_ROOT
+}
+
 # The second edition, or its tests by name.
 run_tests_on_community() {
   local binary select selects=() name names
@@ -219,9 +226,7 @@ run_tests_on_community() {
     record "$name on Community" 0 0 "${#names[@]}"
   done < <(database_suites)
   [ ${#selects[@]} -gt 0 ] || return 0
-  TEST_DATABASE_URL=$(field url "$scratch/community")
-  TEST_POSTGRES_ROOT=$(field root "$scratch/community")
-  export TEST_DATABASE_URL TEST_POSTGRES_ROOT
+  use_community
   run_tests "tests on Community" " on Community" "${selects[@]}"
 }
 

@@ -15,7 +15,7 @@ use log_writer_tests::{
     rows::{dead_letters, stored_rows},
     traffic::send_aside,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::{
@@ -154,7 +154,16 @@ async fn what_cannot_be_decoded_is_kept_as_a_dead_letter_and_answered_400() {
         assert_eq!(answer.status, 400, "{what}: {}", answer.text());
         let letters = dead_letters(stores.database.pool()).await;
         assert_eq!(letters.len(), before + 1, "{what} is kept");
-        assert!(letters.iter().all(|letter| !letter.reason.is_empty()), "{letters:?}");
+        for letter in &letters {
+            let whole: Value = serde_json::from_str(&letter.whole).expect("JSON");
+            assert!(!letter.reason.is_empty(), "{letter:?}");
+            assert_eq!(whole["source_address"], "127.0.0.1", "{letter:?}");
+            assert_eq!(
+                (&whole["attempts"], &whole["first_at"]),
+                (&json!(1), &whole["last_at"]),
+                "{letter:?}"
+            );
+        }
         assert!(
             answer.text().contains("dead_letter"),
             "{what} names its dead letter: {}",

@@ -162,12 +162,19 @@ async fn postgres_away_in_between_is_answered_503_and_a_resend_is_stored_once() 
         database,
     };
     let mut committed = 0;
-    for mode in [Mode::Refuse, Mode::Reset, Mode::Stall, Mode::CutAnswerAfter(600)] {
+    let commit = Mode::CutAnswerTo("; commit");
+    for mode in [
+        commit,
+        Mode::Refuse,
+        Mode::Reset,
+        Mode::Stall,
+        Mode::CutAnswerAfter(600),
+    ] {
         proxy.set(mode);
         let request = Request::json(&fresh(10));
         let answer = stores.service.send(&request).await;
         // The answer of COMMIT may be before the cut or behind it.
-        if !matches!(mode, Mode::CutAnswerAfter(_)) || answer.status != 200 {
+        if !matches!(mode, Mode::CutAnswerAfter(_) | Mode::CutAnswerTo(_)) || answer.status != 200 {
             assert_eq!(answer.status, 503, "{mode:?}: {}", answer.text());
         }
         if answer.status == 200 {
@@ -197,6 +204,14 @@ async fn postgres_away_in_between_is_answered_503_and_a_resend_is_stored_once() 
             .number("select count(*) from public.application_logs")
             .await;
         assert_eq!(rows, committed, "{mode:?}: stored once");
+        if mode == commit {
+            let metrics = &stores.service.status().await["metrics"];
+            let unknown = metrics["log_writer_commit_outcomes_unknown_total"].as_f64();
+            assert!(
+                unknown >= Some(1.0),
+                "the answer that was cut was that of COMMIT: {metrics}"
+            );
+        }
     }
     stores.service.until_ready().await;
     stores

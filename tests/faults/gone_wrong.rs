@@ -175,6 +175,29 @@ async fn revoked_rights_cost_no_event() {
     }
 }
 
+#[tokio::test]
+async fn rights_that_delivery_alone_needs_stop_no_sender_and_cost_no_event() {
+    for right in ["update on log_writer.outbox", "delete on log_writer.outbox"] {
+        let stage = without_superuser().await;
+        stage.service.ingest(&json!([event(0)])).await;
+        stage.service.until_delivered().await;
+        stage.execute(&format!("revoke {right} from pg_monitor")).await;
+        let senders = stage.traffic(3, || event(0));
+        eventually("an alarm", SOON, || {
+            let log = stage.service.log();
+            std::future::ready((log.contains("outbox") && log.contains("42501")).then_some(()))
+        })
+        .await;
+        pass(BROKEN).await;
+        assert_eq!(stage.service.status().await["ready"], true, "{right}");
+        stage.execute(&format!("grant {right} to pg_monitor")).await;
+        let seen = senders.stop().await;
+        assert_eq!(seen.refused, 0, "{right}: {seen:?}");
+        assert_eq!(stage.letters().await, []);
+        stage.assert_nothing_lost_or_doubled(1 + seen.acknowledged).await;
+    }
+}
+
 fn poisoned() -> Request {
     let mut event = event(0);
     event["message"] = json!("poison");

@@ -8,7 +8,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -51,6 +51,7 @@ pub struct Proxy {
     target: String,
     mode: watch::Sender<Mode>,
     kept: Arc<Kept>,
+    struck: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
@@ -67,12 +68,18 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("cannot bind the proxy");
         let address = listener.local_addr().expect("the proxy has no address");
         let (mode, watched) = watch::channel(Mode::Forward);
-        let kept = Arc::new(Kept::default());
-        let (target, keeper) = (target.to_owned(), Arc::clone(&kept));
+        let (kept, struck) = (Arc::new(Kept::default()), Arc::new(AtomicUsize::new(0)));
+        let (target, keeper, counter) = (target.to_owned(), Arc::clone(&kept), Arc::clone(&struck));
         let to = target.clone();
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(serve(client, to.clone(), watched.clone(), Arc::clone(&keeper)));
+                let (to, mode, keeper, counter) =
+                    (to.clone(), watched.clone(), Arc::clone(&keeper), Arc::clone(&counter));
+                tokio::spawn(async move {
+                    if serve(client, to, mode, keeper).await {
+                        counter.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
             }
         });
         Self {
@@ -80,6 +87,7 @@ impl Proxy {
             target,
             mode,
             kept,
+            struck,
             task,
         }
     }
@@ -93,6 +101,12 @@ impl Proxy {
     /// Switches; connections of another mode end. Those that are only to become slow, or as they were, stay.
     pub fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
+    }
+
+    /// How many connections have ended by what a mode does to them.
+    #[must_use]
+    pub fn struck(&self) -> usize {
+        self.struck.load(Ordering::Relaxed)
     }
 
     /// Waits until a request is kept.
@@ -120,14 +134,19 @@ impl Drop for Proxy {
     }
 }
 
-async fn serve(client: TcpStream, target: String, mut mode: watch::Receiver<Mode>, kept: Arc<Kept>) {
+/// Serves a connection to its end; whether that was what a mode does.
+async fn serve(client: TcpStream, target: String, mut mode: watch::Receiver<Mode>, kept: Arc<Kept>) -> bool {
     let now = *mode.borrow_and_update();
     match now {
-        Mode::Refuse => {}
-        Mode::Reset => reset(client),
+        Mode::Refuse => true,
+        Mode::Reset => {
+            reset(client);
+            true
+        }
         // Held open, nothing read: the peer's own time limit has to end it.
         Mode::Stall => {
             let _changed = mode.changed().await;
+            true
         }
         Mode::Forward | Mode::CutAnswerAfter(_) | Mode::CutAnswerTo(_) | Mode::Keep(_) | Mode::Slow(_) => {
             let answer_max = if let Mode::CutAnswerAfter(bytes) = now {
@@ -136,7 +155,7 @@ async fn serve(client: TcpStream, target: String, mut mode: watch::Receiver<Mode
                 usize::MAX
             };
             let Ok(server) = TcpStream::connect(&target).await else {
-                return;
+                return false;
             };
             let (mut client_read, mut client_write) = client.into_split();
             let (mut server_read, mut server_write) = server.into_split();
@@ -144,12 +163,14 @@ async fn serve(client: TcpStream, target: String, mut mode: watch::Receiver<Mode
             let up = copy_requests(&mut client_read, &mut server_write, mode.clone(), &asked, &kept);
             let down = copy_some(&mut server_read, &mut client_write, answer_max, &asked);
             tokio::select! {
-                _ = up => {}
-                _ = down => {}
+                _ = up => false,
+                cut = down => cut.unwrap_or(false),
                 () = another_mode(now, &mut mode) => {
-                    if *mode.borrow() == Mode::Stall {
+                    let next = *mode.borrow();
+                    if next == Mode::Stall {
                         let _changed = mode.changed().await;
                     }
+                    matches!(next, Mode::Refuse | Mode::Reset | Mode::Stall)
                 }
             }
         }
@@ -215,24 +236,25 @@ fn is_whole(request: &[u8]) -> bool {
     request.len() >= head + 4 + length
 }
 
+/// Passes an answer on as far as it goes; whether it was cut.
 async fn copy_some(
     from: &mut (impl AsyncReadExt + Unpin),
     to: &mut (impl AsyncWriteExt + Unpin),
     mut left: usize,
     cut_now: &AtomicBool,
-) -> io::Result<()> {
+) -> io::Result<bool> {
     let mut buffer = vec![0; 16 * 1024];
     loop {
         // Read first, also when nothing is to pass: an answer that begins tells that the request has arrived whole.
         let read = from.read(&mut buffer).await?;
         if cut_now.load(Ordering::Relaxed) {
-            return Ok(());
+            return Ok(read > 0);
         }
         let passed = read.min(left);
         to.write_all(&buffer[..passed]).await?;
         left -= passed;
         if read == 0 || left == 0 {
-            return Ok(());
+            return Ok(read > 0);
         }
     }
 }
@@ -248,7 +270,11 @@ mod tests {
     use std::time::Duration;
 
     use super::{Mode, Proxy};
-    use crate::{fake_elasticsearch::FakeElasticsearch, search::Search};
+    use crate::{
+        conditions::{SOON, eventually},
+        fake_elasticsearch::FakeElasticsearch,
+        search::Search,
+    };
 
     #[tokio::test]
     async fn each_mode_does_what_it_says_and_forwarding_goes_on_afterwards() {
@@ -264,7 +290,7 @@ mod tests {
             Mode::Keep("GET /"),
         ] {
             proxy.set(mode);
-            let before = fake.requests().len();
+            let (before, struck) = (fake.requests().len(), proxy.struck());
             assert!(
                 through().call("GET", "/", None).await.is_err(),
                 "{mode:?} gives no whole answer"
@@ -272,13 +298,21 @@ mod tests {
             let arrived = fake.requests().len() - before;
             let passes = matches!(mode, Mode::CutAnswerAfter(_) | Mode::CutAnswerTo(_));
             assert_eq!(arrived > 0, passes, "{mode:?}");
+            if !matches!(mode, Mode::Keep(_)) {
+                eventually("it to be counted", SOON, || {
+                    std::future::ready((proxy.struck() > struck).then_some(()))
+                })
+                .await;
+            }
             for passing in [
                 Mode::Forward,
                 Mode::CutAnswerTo("never asked"),
                 Mode::Slow(Duration::from_millis(1)),
             ] {
                 proxy.set(passing);
+                let struck = proxy.struck();
                 through().ok("GET", "/", None).await;
+                assert_eq!(proxy.struck(), struck, "{passing:?} breaks nothing");
             }
         }
     }

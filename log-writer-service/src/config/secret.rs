@@ -40,6 +40,12 @@ pub(super) fn shown(key: &str, value: &Value) -> Value {
     }
 }
 
+/// Whether the value of a key is a secret, or has one in it.
+pub(super) fn is_in(key: &str, text: &str) -> bool {
+    let hides = |value: &Value| value.as_str().is_some_and(|shown| shown.contains(HIDDEN));
+    hides(&shown(key, &Value::String(text.to_owned())))
+}
+
 /// A URL without its secrets: made anew of the parts that are known to be none.
 ///
 /// An unescaped `#`, `?` or `/` in a password moves its end into other parts, so those are not copied unseen.

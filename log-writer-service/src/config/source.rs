@@ -15,6 +15,7 @@ use toml::Value;
 use super::{
     known::{self, Kind, Place},
     report::{Given, Mistake, nearest},
+    secret,
     setting::{Origin, Setting, split},
 };
 
@@ -120,7 +121,14 @@ pub(super) fn collect(sources: &Sources) -> Collected {
         }
     }
     for (flag, key, value) in &sources.flags {
-        collected.text(split(key), value, Origin::Flag(flag.clone()));
+        let origin = Origin::Flag(flag.clone());
+        if secret::is_in(key, value) {
+            let advice = "holds a secret, and whoever is on this machine can read the arguments of a process: give it by a file \
+                          (`…_file`, `config` itself) or by the environment";
+            collected.mistake(key, &origin, advice.to_owned());
+        } else {
+            collected.text(split(key), value, origin);
+        }
     }
     collected
 }

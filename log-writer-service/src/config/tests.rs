@@ -612,12 +612,39 @@ fn no_secret_is_printed_in_a_configuration_a_report_or_a_debug_text() {
         ("database.url", "postgres://me:1#hunter2@db/logs"),
         ("database.url", "mysql://me:hunter2@db/logs"),
     ] {
-        let report = secrets(Given::nothing()).flag(key, value).report();
-        assert!(!report.contains("hunter2"), "{key}={value}:\n{report}");
+        let variable = format!("LOG_WRITER__{}", key.to_uppercase().replace('.', "__"));
+        for given in [
+            Given::nothing().env(&variable, value),
+            Given::nothing().flag(key, value),
+        ] {
+            let report = secrets(given).report();
+            assert!(!report.contains("hunter2"), "{key}={value}:\n{report}");
+        }
     }
     let file = "[elasticsearch]\npassword = [\"hunter2\"]\napi_key = { hunter2 = 1 }\nurls = \"hunter2\"\n[database]\nurl = 1\n";
     let report = Given::nothing().file(file).report();
     assert!(report.contains("4 mistakes") && !report.contains("hunter2"), "{report}");
+}
+
+#[test]
+fn a_secret_in_an_argument_is_a_mistake() {
+    for (key, value) in [
+        ("elasticsearch.password", "hunter2"),
+        ("elasticsearch.api_key", "hunter2"),
+        ("elasticsearch.urls", "http://elastic:hunter2@es:9200"),
+        ("database.url", "postgres://me:hunter2@db/logs"),
+        ("database.url", "postgres://me@db/logs?password=hunter2"),
+        ("api.database_url", "postgres://me:hunter2@db/logs"),
+    ] {
+        let report = Given::nothing().flag(key, value).report();
+        assert!(report.contains("arguments of a process"), "{key}={value}:\n{report}");
+    }
+    assert!(
+        Given::nothing()
+            .flag("database.url", "postgres://me@db/logs")
+            .load()
+            .is_ok()
+    );
 }
 
 #[test]

@@ -50,6 +50,19 @@ fn names_below(folder: &Path, before: &str) -> BTreeSet<String> {
 }
 
 #[test]
+fn a_normal_build_has_no_failpoints() {
+    #[expect(clippy::disallowed_methods, reason = "the suites are configured by the environment")]
+    let has_points = |variable: &str| {
+        let binary = std::env::var(variable).expect(variable);
+        let bytes = fs::read(binary).expect("a binary");
+        let name = b"commit::before_commit";
+        bytes.windows(name.len()).any(|bytes| bytes == name)
+    };
+    assert!(has_points("LOG_WRITER_FAILPOINTS_BINARY"));
+    assert!(!has_points("LOG_WRITER_TEST_BINARY"));
+}
+
+#[test]
 fn every_failpoint_of_the_service_has_a_scenario() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let points = names_below(&here.join("../log-writer-service/src"), "failpoint!(\"");

@@ -58,7 +58,7 @@ struct Options {
     slow_seconds: u64,
     /// Events a second of the slow backlog.
     #[arg(long, default_value_t = 1_000)]
-    slow_rate: u64,
+    slow_rate: u32,
     /// Events a second of live traffic during the drain.
     #[arg(long, default_value_t = 200)]
     live_rate: u64,
@@ -178,7 +178,7 @@ async fn large_backlog(options: &Options, arena: &Arena) -> Result<bool> {
         options.events, rates
     );
     let slow = arena
-        .send_slowly(options.slow_rate, Duration::from_secs(options.slow_seconds))
+        .send_slowly(options.slow_rate.into(), Duration::from_secs(options.slow_seconds))
         .await?;
     let slow_peak = megabytes(memory.take_most());
     println!(
@@ -215,8 +215,10 @@ async fn large_backlog(options: &Options, arena: &Arena) -> Result<bool> {
     );
     println!("stored         {} events", arena.stored().await);
     let is_current = !current.is_empty() && current.last().is_some_and(|lag| *lag <= 5.0);
-    let flat = peaks.last() <= peaks.first().map(|first| first * 1.25).as_ref();
-    Ok(flat && share >= 0.8 && is_current)
+    let flat_max = peaks.first().copied().unwrap_or_default() * 1.25;
+    let is_flat = peaks.iter().chain([&slow_peak]).all(|peak| *peak <= flat_max);
+    let is_slow_kept = slow >= 0.98 * f64::from(options.slow_rate);
+    Ok(is_flat && is_slow_kept && share >= 0.8 && is_current)
 }
 
 fn spread(figures: &mut [f64]) -> String {

@@ -7,8 +7,8 @@ use tokio::sync::Mutex;
 use super::{bodies::POISON, hard_paths::Counters, servers::Servers};
 use crate::{
     proxy::{Mode, Proxy},
-    service::{Service, Settings},
-    stack::{Database, Stream},
+    service::{Service, Settings, run_command},
+    stack::{Database, Stream, random_word},
 };
 
 /// The replicas, their stores, and every connection between them.
@@ -59,12 +59,14 @@ impl Door {
         self.proxy.address()
     }
 
-    /// Switches it to a mode while something goes on.
-    pub(super) async fn with(&self, mode: Mode, meanwhile: impl Future<Output = ()>) {
+    /// Switches it to a mode while something goes on; whether a connection met it.
+    pub(super) async fn with(&self, mode: Mode, meanwhile: impl Future<Output = ()>) -> bool {
         let _alone = self.used.lock().await;
+        let before = self.proxy.struck();
         self.proxy.set(mode);
         meanwhile.await;
         self.proxy.set(Mode::Forward);
+        self.proxy.struck() > before
     }
 }
 
@@ -73,8 +75,18 @@ impl Arena {
     pub(super) async fn open(servers: Arc<Servers>) -> Self {
         let database = Database::create_on(servers.postgres_url()).await;
         let stream = Stream::on(servers.elasticsearch_url());
-        let first = Replica::start(&database, &stream).await;
-        let second = Replica::start(&database, &stream).await;
+        let owner = Settings::default().set("database.url", database.url());
+        let migrated = run_command(&["migrate"], &owner).await;
+        assert!(migrated.status.success(), "migrate: {migrated:?}");
+        let role = format!("ingest_{}", random_word());
+        sqlx::raw_sql(&format!(
+            "create role {role} login; select log_writer.grant_access('{role}', 'ingest')"
+        ))
+        .execute(database.pool())
+        .await
+        .expect("cannot make the role of the service");
+        let first = Replica::start(&database, &role, &stream).await;
+        let second = Replica::start(&database, &role, &stream).await;
         // What PostgreSQL refuses cannot be sent: the service makes it harmless. So the table refuses more.
         sqlx::query(&format!(
             "alter table public.application_logs add constraint refuses_{POISON} check (message not like '{POISON} %')"
@@ -96,11 +108,15 @@ impl Arena {
 }
 
 impl Replica {
-    async fn start(database: &Database, stream: &Stream) -> Self {
+    /// With the rights of a service, and no others.
+    async fn start(database: &Database, role: &str, stream: &Stream) -> Self {
         let to_postgres = Door::before(&database.address()).await;
         let to_elasticsearch = Door::before(&stream.address()).await;
         let url = format!("http://{}", to_elasticsearch.address());
-        let settings = Settings::new(&database.url_by(to_postgres.address()), &url, &stream.tenant);
+        let mut database_url = reqwest::Url::parse(&database.url_by(to_postgres.address())).expect("a URL");
+        database_url.set_username(role).expect("a user name can be set");
+        let settings = Settings::new(database_url.as_str(), &url, &stream.tenant);
+        let settings = settings.set("database.migrate_on_start", "false");
         let service = Service::start(impatient(settings)).await;
         let address = service.address();
         Self {

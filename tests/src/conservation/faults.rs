@@ -59,10 +59,7 @@ pub(super) async fn inject(arena: &Arena, planned: &Planned, injected: &Injected
         | Fault::PostgresStalled
         | Fault::BulkAnswerLost
         | Fault::ElasticsearchStalled
-        | Fault::ElasticsearchReset => {
-            break_connections(replica, planned).await;
-            true
-        }
+        | Fault::ElasticsearchReset => break_connections(replica, planned).await,
         Fault::BackendTerminated | Fault::PostgresRestarted | Fault::PostgresCrashed => {
             break_postgres(arena, planned).await
         }
@@ -115,18 +112,19 @@ async fn break_process(arena: &Arena, replica: &Replica, planned: &Planned) {
     }
 }
 
-async fn break_connections(replica: &Replica, planned: &Planned) {
+/// Whether a connection was met by it.
+async fn break_connections(replica: &Replica, planned: &Planned) -> bool {
     let (door, mode) = match planned.fault {
         Fault::AnswerLost => (&replica.from_clients, Mode::CutAnswerAfter(0)),
         Fault::ClientsReset => (&replica.from_clients, Mode::Reset),
-        Fault::CommitAnswerLost => (&replica.to_postgres, Mode::CutAnswerTo("select; commit")),
+        Fault::CommitAnswerLost => (&replica.to_postgres, Mode::CutAnswerTo("; commit")),
         Fault::PostgresCut => (&replica.to_postgres, Mode::CutAnswerAfter(planned.bytes)),
         Fault::PostgresStalled => (&replica.to_postgres, Mode::Stall),
         Fault::BulkAnswerLost => (&replica.to_elasticsearch, Mode::CutAnswerTo("/_bulk")),
         Fault::ElasticsearchStalled => (&replica.to_elasticsearch, Mode::Stall),
         _ => (&replica.to_elasticsearch, Mode::Reset),
     };
-    door.with(mode, sleep(planned.length)).await;
+    door.with(mode, sleep(planned.length)).await
 }
 
 async fn break_postgres(arena: &Arena, planned: &Planned) -> bool {

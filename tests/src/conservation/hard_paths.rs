@@ -122,6 +122,19 @@ impl Taken {
         }
     }
 
+    /// Whether any of the paths was taken on which an event could be lost or doubled.
+    #[must_use]
+    pub fn any(&self) -> bool {
+        let telling = [
+            "409s",
+            "claims taken over",
+            "found in older indices",
+            "staging fallbacks",
+            "known digests",
+        ];
+        telling.iter().any(|name| self.times(name) > 0)
+    }
+
     /// How often a path was taken.
     #[must_use]
     pub fn times(&self, name: &str) -> u64 {

@@ -34,10 +34,10 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Whether everything was as it must be.
+    /// Whether everything was as it must be; a run that took no hard path proves nothing.
     #[must_use]
     pub fn is_right(&self) -> bool {
-        self.lost.is_empty() && self.doubled.is_empty() && self.wrong.is_empty()
+        self.lost.is_empty() && self.doubled.is_empty() && self.wrong.is_empty() && self.taken.any()
     }
 
     /// One line; more if something is wrong.
@@ -153,7 +153,7 @@ impl Summary {
         for seed in &self.wrong_seeds {
             writeln!(
                 table,
-                "\nWRONG: seed {seed}; the same schedule again: make faults RUNS=1 SEED={seed}"
+                "\nWRONG: seed {seed}; the same schedule again: make faults PARTS=runs RUNS=1 SEED={seed}"
             )
             .ok();
         }
@@ -175,4 +175,37 @@ impl Summary {
 /// Faults by their names.
 fn named(faults: &BTreeMap<Fault, u64>) -> BTreeMap<String, u64> {
     faults.iter().map(|(fault, times)| (fault.name(), *times)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A run in which each path but one was taken.
+    fn run_without(path: &str) -> Outcome {
+        let names = HARD_PATHS.iter().map(|path| path.name).filter(|name| *name != path);
+        Outcome {
+            taken: Taken(names.map(|name| (name, 1)).collect()),
+            ..Outcome::default()
+        }
+    }
+
+    fn is_green(runs: &[Outcome]) -> bool {
+        let mut summary = Summary::default();
+        runs.iter().for_each(|run| summary.add(run));
+        summary.is_green()
+    }
+
+    #[test]
+    fn runs_are_green_if_each_is_right_and_they_took_every_hard_path_together() {
+        assert!(is_green(&[run_without("")]));
+        assert!(!is_green(&[run_without("409s")]));
+        assert!(is_green(&[run_without("409s"), run_without("leases lost")]));
+        let lost = Outcome {
+            lost: vec!["one".to_owned()],
+            ..run_without("")
+        };
+        assert!(!is_green(&[run_without(""), lost]));
+        assert!(!is_green(&[run_without(""), Outcome::default()]), "that run took none");
+    }
 }
