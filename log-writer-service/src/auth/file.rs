@@ -224,7 +224,7 @@ fn granted<P>(
     let known = |text: &String| Scope::ALL.into_iter().find(|scope| scope.name() == *text);
     let scopes: Vec<Scope> = written.scopes.iter().filter_map(known).collect();
     if scopes.is_empty() || scopes.len() < written.scopes.len() {
-        wrong("needs scopes, each of them one of ingest, read, admin".to_owned());
+        wrong("needs scopes, each of them one of ingest, read, annotate, admin".to_owned());
     }
     if let Some(mistake) = written.tenant.as_deref().and_then(tenant_mistake) {
         wrong(format!("has a tenant that cannot be used: it {mistake}"));

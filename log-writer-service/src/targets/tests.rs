@@ -1,6 +1,7 @@
 //! The targets on stable: every seed and regression as it is, then bounded numbers of changed and of random inputs.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     sync::LazyLock,
@@ -151,6 +152,16 @@ fn holds_of(target: &str) {
         Ok(())
     });
     outcome.unwrap_or_else(|failure| panic!("{target}: {failure}"));
+}
+
+#[test]
+fn every_target_is_fuzzed() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/fuzz_targets");
+    let fuzzed = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let fuzzed: BTreeSet<String> = fuzzed
+        .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(fuzzed, ALL.map(|(name, _)| name.to_owned()).into());
 }
 
 #[test]
