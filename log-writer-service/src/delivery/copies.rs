@@ -17,6 +17,13 @@ use crate::{
     timescale::{OutboxRow, StoreError, WorkKind},
 };
 
+/// One copy of each document, where it has any.
+pub(super) struct Kept {
+    copies: Vec<Option<StoredCopy>>,
+    /// Whether there are no others any more.
+    all_deleted: bool,
+}
+
 impl Delivery {
     /// Settles the documents that are there, and notes the write index. Those that are to go over their copy get to know it.
     ///
@@ -27,7 +34,9 @@ impl Delivery {
         let rows = &claim.rows;
         let asked = claim
             .positions(|document| document.is_open() && rows.get(document.row).is_some_and(Claim::may_have_been_sent));
-        let copies = self.keep_one_copy(&claim.ids_of(&asked), &indices).await?;
+        let Kept { copies, all_deleted } = self.keep_one_copy(&claim.ids_of(&asked), &indices).await?;
+        // Whoever may delete it later finds it as one that a late bulk brought.
+        claim.awaits_bulk |= !all_deleted;
         claim.write_index = Some(indices.into_iter().next_back().unwrap_or_default());
         let (in_older, in_newest): (Vec<_>, Vec<_>) = copies
             .iter()
@@ -118,17 +127,14 @@ impl Delivery {
             return Ok(Vec::new());
         }
         let indices = self.client.backing_indices(&claim.target).await?;
-        let copies = self.keep_one_copy(&claim.ids_of(positions), &indices).await?;
+        let copies = self.keep_one_copy(&claim.ids_of(positions), &indices).await?.copies;
         let there = positions.iter().zip(copies).filter(|(_, copy)| copy.is_some());
         Ok(there.map(|(position, _)| *position).collect())
     }
 
     /// The copy of each document in the oldest of these indices that has one; those in newer ones are deleted.
-    pub(super) async fn keep_one_copy(
-        &self,
-        ids: &[DocumentId],
-        indices: &[String],
-    ) -> Result<Vec<Option<StoredCopy>>, SearchError> {
+    pub(super) async fn keep_one_copy(&self, ids: &[DocumentId], indices: &[String]) -> Result<Kept, SearchError> {
+        let mut all_deleted = true;
         let mut kept: Vec<Option<StoredCopy>> = vec![None; ids.len()];
         let group = self.limits.documents.max(1);
         for index in indices {
@@ -149,15 +155,17 @@ impl Delivery {
                         *kept = Some(StoredCopy { index, version });
                     }
                 }
-                self.delete_doubles(index, &doubles).await?;
+                all_deleted &= self.delete_doubles(index, &doubles).await?;
             }
         }
-        Ok(kept)
+        let copies = kept;
+        Ok(Kept { copies, all_deleted })
     }
 
-    async fn delete_doubles(&self, index: &str, doubles: &[DocumentId]) -> Result<(), SearchError> {
+    /// Whether it may: without the right the copies stay.
+    async fn delete_doubles(&self, index: &str, doubles: &[DocumentId]) -> Result<bool, SearchError> {
         if doubles.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         failpoint!("delivery::before_delete");
         match self.client.delete(index, doubles).await {
@@ -168,13 +176,13 @@ impl Delivery {
                     document.count = doubles.len(),
                     "removed second copies that a rollover had let in"
                 );
-                Ok(())
+                Ok(true)
             }
             // Must not stop the stream.
             Err(error) if error.kind() == SearchErrorKind::Forbidden => {
                 tracing::error!(index, %error, document.count = doubles.len(),
                     "second copies stay, since the credentials may not delete them; grant `delete` on the service's indices");
-                Ok(())
+                Ok(false)
             }
             Err(error) => Err(error),
         }
