@@ -206,9 +206,9 @@ impl Delivery {
     fn judge(&self, claim: &mut Claim, positions: &[usize], verdicts: Vec<Verdict>) -> Result<(), Halt> {
         let target = claim.target.to_string();
         let sent = positions.len();
+        metric::verdicts(&verdicts);
         let mut tally = Tally::default();
         for (position, verdict) in positions.iter().copied().zip(verdicts) {
-            metric::verdict(&verdict);
             tally.add(claim, position, verdict);
         }
         let Tally {

@@ -238,17 +238,38 @@ pub(crate) fn bulk_failed(failure: &BulkFailure) {
     counter!("log_writer_bulk_failures_total", "kind" => kind).increment(1);
 }
 
-/// One document got its verdict.
-pub(crate) fn verdict(verdict: &Verdict) {
-    let outcome = match verdict {
-        Verdict::Indexed { .. } => "indexed",
-        Verdict::Duplicate { .. } => "duplicate",
-        Verdict::Retry { .. } => "retry",
-        Verdict::Reject { .. } => "rejected",
-        Verdict::MissingTemplate { .. } => "missing_template",
-        Verdict::Forbidden { .. } => "forbidden",
-    };
-    counter!("log_writer_bulk_items_total", "outcome" => outcome).increment(1);
+/// The documents of a bulk got their verdicts; a counter is looked up for each outcome, not for each document.
+pub(crate) fn verdicts(verdicts: &[Verdict]) {
+    for (outcome, documents) in outcomes(verdicts) {
+        if documents > 0 {
+            counter!("log_writer_bulk_items_total", "outcome" => outcome).increment(documents);
+        }
+    }
+}
+
+/// How many documents met each outcome.
+fn outcomes(verdicts: &[Verdict]) -> [(&'static str, u64); 6] {
+    let mut outcomes = [
+        ("indexed", 0),
+        ("duplicate", 0),
+        ("retry", 0),
+        ("rejected", 0),
+        ("missing_template", 0),
+        ("forbidden", 0),
+    ];
+    let [indexed, duplicate, retry, rejected, missing_template, forbidden] = &mut outcomes;
+    for verdict in verdicts {
+        let (_, documents) = match verdict {
+            Verdict::Indexed { .. } => &mut *indexed,
+            Verdict::Duplicate { .. } => &mut *duplicate,
+            Verdict::Retry { .. } => &mut *retry,
+            Verdict::Reject { .. } => &mut *rejected,
+            Verdict::MissingTemplate { .. } => &mut *missing_template,
+            Verdict::Forbidden { .. } => &mut *forbidden,
+        };
+        *documents += 1;
+    }
+    outcomes
 }
 
 /// Outbox rows were claimed, `later` of them not for the first time, `taken_over` from another process.
@@ -363,6 +384,48 @@ fn wide(number: i64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_verdict_counts_for_its_own_outcome() {
+        let (status, error_type) = (400, String::new());
+        let verdicts = [
+            Verdict::Indexed { index: "i".into() },
+            Verdict::Duplicate { index: "i".into() },
+            Verdict::Retry {
+                status,
+                error_type: error_type.clone(),
+            },
+            Verdict::Reject {
+                status,
+                error_type: error_type.clone(),
+                reason: String::new(),
+            },
+            Verdict::MissingTemplate {
+                status,
+                error_type: error_type.clone(),
+            },
+            Verdict::Forbidden { status, error_type },
+        ];
+        // The first once, the second twice, and so on.
+        let repeated: Vec<Verdict> = verdicts
+            .iter()
+            .enumerate()
+            .flat_map(|(number, verdict)| vec![verdict.clone(); number + 1])
+            .collect();
+        let expected = [
+            "indexed",
+            "duplicate",
+            "retry",
+            "rejected",
+            "missing_template",
+            "forbidden",
+        ];
+        assert_eq!(
+            outcomes(&repeated).to_vec(),
+            expected.into_iter().zip(1..).collect::<Vec<_>>()
+        );
+        assert!(outcomes(&[]).iter().all(|(_, documents)| *documents == 0));
+    }
 
     #[test]
     fn a_rendered_page_is_read_without_its_buckets() {
