@@ -88,7 +88,9 @@ impl Claim {
         // Where the table has no key, an event that is listed may stand in it twice; it is one document.
         let mut listed = HashSet::new();
         let is_listed: Vec<bool> = rows.iter().map(|row| row.open.is_some()).collect();
-        let documents = events
+        // Reserved: the filter hides how many there are, and documents are large.
+        let mut documents = Vec::with_capacity(events.iter().map(Vec::len).sum());
+        let joined = events
             .into_iter()
             .enumerate()
             .flat_map(|(row, events)| events.into_iter().map(move |event| (row, event)))
@@ -101,8 +103,8 @@ impl Claim {
                 id: document_id(event.id, event.timestamp, &event.tenant, bare_tenant),
                 event,
                 progress: Progress::Open,
-            })
-            .collect();
+            });
+        documents.extend(joined);
         Some(Self {
             target,
             rows,
