@@ -133,7 +133,9 @@ impl Delivery {
             let document = claim.documents.get(*position);
             document.is_some_and(|document| self.suspects.is_suspect(&document.id))
         };
-        waiting.sort_by_key(is_suspect);
+        if self.suspects.has_any() {
+            waiting.sort_by_key(is_suspect);
+        }
         waiting.reverse();
         let rows = claim.rows.iter().map(|row| row.id);
         let limit = self.suspects.documents_max(rows, waiting.len());
@@ -166,13 +168,14 @@ impl Delivery {
     /// Takes documents off the end of `waiting` for one bulk, at least one.
     fn next_bulk(&self, claim: &Claim, waiting: &mut Vec<usize>, documents_max: usize) -> (BulkBody, Vec<usize>) {
         let documents_max = documents_max.min(self.gate.documents()).max(1);
+        let has_suspects = self.suspects.has_any();
         let mut body = BulkBody::new(self.targets.naming());
         let mut positions = Vec::new();
         while let Some(position) = waiting.pop() {
             let Some(document) = claim.documents.get(position) else {
                 continue;
             };
-            let is_suspect = self.suspects.is_suspect(&document.id);
+            let is_suspect = has_suspects && self.suspects.is_suspect(&document.id);
             let copy = document.copy();
             if positions.is_empty() {
                 if copy.is_some() {

@@ -54,6 +54,11 @@ impl Suspects {
         open.checked_shr(broken - BULKS_MAX + 1).unwrap_or(0).max(1)
     }
 
+    /// Whether any document has broken a bulk alone. Asked before [`Self::is_suspect`]: all workers share one lock.
+    pub(super) fn has_any(&self) -> bool {
+        !self.lock().alone.is_empty()
+    }
+
     /// Whether the document has broken a bulk alone; such go last.
     pub(super) fn is_suspect(&self, document: &DocumentId) -> bool {
         self.lock().alone.contains_key(document)
@@ -159,8 +164,11 @@ mod tests {
             suspects.note_taken(&target());
             suspects.note_broken(&target(), once(OutboxId(1)), Some(&culprit()))
         };
+        assert!(!suspects.has_any());
         assert_eq!([breaks(), breaks(), breaks()], [false, false, true]);
+        assert!(suspects.has_any() && suspects.is_suspect(&culprit()));
         suspects.forget_document(&culprit());
+        assert!(!suspects.has_any());
         assert!(!breaks() && !suspects.is_suspect(&document_id(Uuid::max(), Timestamp(0), "a", "a")));
     }
 }
