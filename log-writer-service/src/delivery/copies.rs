@@ -85,7 +85,7 @@ impl Delivery {
             return Ok(());
         };
         let unexpected =
-            claim.positions(|document| matches!(&document.progress, Progress::Created(index) if index != expected));
+            claim.positions(|document| matches!(&document.progress, Progress::Created(index) if **index != **expected));
         if unexpected.is_empty() {
             return Ok(());
         }

@@ -19,7 +19,7 @@ pub(super) enum Progress {
     /// Not settled: to be sent, now or with a later claim.
     Open,
     /// Indexed by this claim, in this index.
-    Created(String),
+    Created(Arc<str>),
     /// There before.
     Present,
     /// There, as it was before: to be written over.

@@ -3,6 +3,8 @@
 //! Pure. A verdict says what happened to one document; what to do about it is `delivery`'s. Reasons quote documents:
 //! only [`Verdict::Reject`] has one, cut, for the dead letter and never for the log.
 
+use std::sync::Arc;
+
 use super::error::{BulkFailure, Refusal, cut};
 
 /// What became of one document.
@@ -11,12 +13,12 @@ pub enum Verdict {
     /// Written, into this index (of a stream: its backing index).
     Indexed {
         /// Name of the index.
-        index: String,
+        index: Arc<str>,
     },
     /// The id was there already.
     Duplicate {
         /// Name of the index.
-        index: String,
+        index: Arc<str>,
     },
     /// Not written now: overload, a block, a closed index. To be sent again.
     Retry {
@@ -54,7 +56,8 @@ pub enum Verdict {
 #[derive(Debug, Default)]
 pub(super) struct Outcome<'a> {
     pub(super) status: u16,
-    pub(super) index: &'a str,
+    /// Shared by all items that name it.
+    pub(super) index: Arc<str>,
     pub(super) error_type: &'a str,
     pub(super) reason: &'a str,
     pub(super) failure_store: Option<&'a str>,
@@ -70,7 +73,7 @@ enum Class {
 }
 
 /// The verdict for an item of a `create`.
-pub(super) fn judge(outcome: &Outcome<'_>) -> Verdict {
+pub(super) fn judge(outcome: Outcome<'_>) -> Verdict {
     // Stored under another id as a failed document: `errors` is false and the status 201 (8.19, 9.1).
     if outcome.failure_store == Some("used") {
         return Verdict::Reject {
@@ -84,13 +87,9 @@ pub(super) fn judge(outcome: &Outcome<'_>) -> Verdict {
         "" => "unknown".to_owned(),
         name => name.to_owned(),
     };
-    match classify(outcome) {
-        Class::Indexed => Verdict::Indexed {
-            index: outcome.index.to_owned(),
-        },
-        Class::Duplicate => Verdict::Duplicate {
-            index: outcome.index.to_owned(),
-        },
+    match classify(&outcome) {
+        Class::Indexed => Verdict::Indexed { index: outcome.index },
+        Class::Duplicate => Verdict::Duplicate { index: outcome.index },
         Class::Retry => Verdict::Retry {
             status,
             error_type: error_type(),
@@ -168,7 +167,7 @@ mod tests {
             reason,
             ..Outcome::default()
         };
-        match judge(&outcome) {
+        match judge(outcome) {
             Verdict::Indexed { .. } => "indexed",
             Verdict::Duplicate { .. } => "duplicate",
             Verdict::Retry { .. } => "retry",
@@ -225,12 +224,12 @@ mod tests {
     fn a_201_from_the_failure_store_is_a_refusal() {
         let outcome = |failure_store| Outcome {
             status: 201,
-            index: ".fs-logs-app-default-2026.11.21-000002",
+            index: Arc::from(".fs-logs-app-default-2026.11.21-000002"),
             failure_store: Some(failure_store),
             ..Outcome::default()
         };
-        assert!(matches!(judge(&outcome("used")), Verdict::Reject { status: 201, .. }));
-        assert!(matches!(judge(&outcome("not_enabled")), Verdict::Indexed { .. }));
+        assert!(matches!(judge(outcome("used")), Verdict::Reject { status: 201, .. }));
+        assert!(matches!(judge(outcome("not_enabled")), Verdict::Indexed { .. }));
     }
 
     #[test]
@@ -242,7 +241,7 @@ mod tests {
             reason: &reason,
             ..Outcome::default()
         };
-        assert!(matches!(judge(&outcome), Verdict::Reject { reason, .. } if reason.len() == 512));
+        assert!(matches!(judge(outcome), Verdict::Reject { reason, .. } if reason.len() == 512));
     }
 
     #[test]

@@ -40,7 +40,12 @@ async fn a_double_made_over_a_rollover_is_found_and_deleted() {
         // Elasticsearch knows an id only within one index.
         let verdicts = client.bulk(&dataset.body(&[event(1)])).await.unwrap();
         let newer = indices[1].clone();
-        assert_eq!(verdicts, [Verdict::Indexed { index: newer }]);
+        assert_eq!(
+            verdicts,
+            [Verdict::Indexed {
+                index: newer.as_str().into()
+            }]
+        );
         assert_eq!(client.find(&indices[1], &ids).await.unwrap(), [true, false]);
 
         client.delete(&indices[1], &ids).await.unwrap();
@@ -73,7 +78,12 @@ async fn a_copy_is_written_over_only_if_it_is_the_one_that_was_located() {
         let mut body = BulkBody::over_copies();
         body.push_over(&copy, &ids[0], &changed, &writer);
         let verdicts = client.bulk(&body).await.unwrap();
-        assert_eq!(verdicts, [Verdict::Indexed { index: older.clone() }]);
+        assert_eq!(
+            verdicts,
+            [Verdict::Indexed {
+                index: older.as_str().into()
+            }]
+        );
         assert_eq!(source(&dataset, &older, 1).await["message"], "changed");
 
         // The version is an old one now, and another document's version is none of a third.

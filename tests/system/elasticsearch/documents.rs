@@ -27,10 +27,10 @@ async fn each_document_gets_its_own_verdict() {
         let events = [event(1), beyond, event(3), event(3)];
         let verdicts = dataset.client().bulk(&dataset.body(&events)).await.unwrap();
         let index = dataset.client().backing_indices(&dataset.stream()).await.unwrap().remove(0);
-        assert_eq!(verdicts[0], Verdict::Duplicate { index: index.clone() });
+        assert_eq!(verdicts[0], Verdict::Duplicate { index: index.as_str().into() });
         assert!(matches!(&verdicts[1], Verdict::Reject { status: 400, error_type, .. } if error_type == "document_parsing_exception"), "{verdicts:?}");
-        assert_eq!(verdicts[2], Verdict::Indexed { index: index.clone() });
-        assert_eq!(verdicts[3], Verdict::Duplicate { index });
+        assert_eq!(verdicts[2], Verdict::Indexed { index: index.as_str().into() });
+        assert_eq!(verdicts[3], Verdict::Duplicate { index: index.into() });
     })
     .await;
 }
@@ -234,7 +234,7 @@ async fn monthly_indices_are_plain_and_have_their_own_policy() {
         body.push(&target, &id_of(&event(1)), &event(1), &dataset.writer());
         let verdicts = client.bulk(&body).await.unwrap();
         let expected = Verdict::Indexed {
-            index: target.to_string(),
+            index: (&*target).into(),
         };
         assert_eq!(verdicts, [expected]);
         assert_eq!(client.backing_indices(&target).await.unwrap(), [target.to_string()]);

@@ -3,7 +3,7 @@
 //! Items come in the order of the documents and are counted: Elasticsearch drops a last action without its document in
 //! silence, and a clean answer cut by `filter_path` has no items at all.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use serde::Deserialize;
 
@@ -60,11 +60,12 @@ pub(super) fn read_created(body: &[u8], sent: usize) -> Result<Vec<Verdict>, Bul
 /// Verdicts for documents that were sent to go over a known version: a 409 says that it is no longer that version.
 pub(super) fn read_overwritten(body: &[u8], sent: usize) -> Result<Vec<Verdict>, BulkFailure> {
     read(body, sent, |outcome| {
+        let (status, error_type) = (outcome.status, outcome.error_type);
         let verdict = judge(outcome);
         if matches!(verdict, Verdict::Duplicate { .. }) {
             return Verdict::Retry {
-                status: outcome.status,
-                error_type: outcome.error_type.to_owned(),
+                status,
+                error_type: error_type.to_owned(),
             };
         }
         verdict
@@ -86,7 +87,7 @@ pub(crate) fn read_answer(status: u16, body: &[u8], sent: usize) -> Result<Vec<V
     }
 }
 
-fn read<T>(body: &[u8], sent: usize, mut judge: impl FnMut(&Outcome<'_>) -> T) -> Result<Vec<T>, BulkFailure> {
+fn read<T>(body: &[u8], sent: usize, mut judge: impl FnMut(Outcome<'_>) -> T) -> Result<Vec<T>, BulkFailure> {
     // The error's own text would quote the answer, and the answer documents.
     let answer: Answer<'_> = serde_json::from_slice(body).map_err(|error| {
         let place = format!(
@@ -103,12 +104,17 @@ fn read<T>(body: &[u8], sent: usize, mut judge: impl FnMut(&Outcome<'_>) -> T) -
             answered: answer.items.len(),
         });
     }
+    // Most often one name is that of all items: it is copied where another comes.
+    let mut index: Arc<str> = Arc::default();
     let outcomes = answer.items.iter().map(|item| {
         let (Item::Create(fields) | Item::Index(fields) | Item::Delete(fields)) = item;
         let error = fields.error.as_ref();
-        judge(&Outcome {
+        if *index != *fields.index {
+            index = Arc::from(&*fields.index);
+        }
+        judge(Outcome {
             status: fields.status,
-            index: &fields.index,
+            index: Arc::clone(&index),
             error_type: error.map_or("", |error| &error.error_type),
             reason: error.and_then(|error| error.reason.as_deref()).unwrap_or_default(),
             failure_store: fields.failure_store.as_deref(),
