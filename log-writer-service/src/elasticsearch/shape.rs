@@ -98,14 +98,15 @@ fn is_plain(text: &[u8], keys: Keys) -> bool {
             }
             b'}' | b']' => depth = depth.saturating_sub(1),
             b'"' => {
-                let end = string_end(text, at);
+                let (end, is_bare) = pass_string(text, at);
                 let string = text.get(at..end).unwrap_or_default();
-                if string.iter().any(|&byte| byte < 0x20) {
+                if !is_bare && string.iter().any(|&byte| byte < 0x20) {
                     return false;
                 }
                 let after = text.get(end..).unwrap_or_default();
                 let is_key = after.iter().find(|byte| **byte != b' ') == Some(&b':');
-                if is_key && (string.len() > KEY_BYTES_MAX || string.windows(6).any(|six| six == b"\\u0000")) {
+                let has_nul = || !is_bare && string.windows(6).any(|six| six == b"\\u0000");
+                if is_key && (string.len() > KEY_BYTES_MAX || has_nul()) {
                     return false;
                 }
                 // One word, which is a name as it stands.
@@ -287,17 +288,25 @@ impl Walk<'_> {
 
 /// Where the string that begins at `start` ends, past its quote.
 fn string_end(text: &[u8], start: usize) -> usize {
+    let (end, _) = pass_string(text, start);
+    end
+}
+
+/// The same, and whether there is neither a backslash nor a control character in it.
+fn pass_string(text: &[u8], start: usize) -> (usize, bool) {
     let mut at = start + 1;
+    let mut is_bare = true;
     while let Some(rest) = text.get(at..) {
         at += plain_run(rest);
         match text.get(at) {
+            Some(b'"') => return (at + 1, is_bare),
             Some(b'\\') => at += 2,
-            Some(b'"') => return at + 1,
             Some(_) => at += 1,
             None => break,
         }
+        is_bare = false;
     }
-    text.len()
+    (text.len(), is_bare)
 }
 
 fn number_end(text: &[u8], start: usize) -> usize {
@@ -487,6 +496,29 @@ mod tests {
     fn any_object() -> impl Strategy<Value = Value> {
         prop::collection::btree_map("[^\0]{0,20}", any_json(), 0..6)
             .prop_map(|members| Value::Object(members.into_iter().collect()))
+    }
+
+    #[test]
+    fn one_bad_byte_in_a_string_is_seen_wherever_it_stands() {
+        for (bad, is_fine) in [
+            ("\n", false),
+            ("\\\n", false),
+            ("\\n", true),
+            ("\\u0000", true),
+            ("x", true),
+        ] {
+            for before in 0..20 {
+                let string = format!("\"{}{bad}{}\"", "x".repeat(before), "y".repeat(20 - before));
+                let value = format!("{{\"k\": {string}}}");
+                assert_eq!(is_plain(value.as_bytes(), Keys::Free), is_fine, "{value:?}");
+                let key = format!("{{{string}: 1}}");
+                assert_eq!(
+                    is_plain(key.as_bytes(), Keys::Free),
+                    is_fine && bad != "\\u0000",
+                    "{key:?}"
+                );
+            }
+        }
     }
 
     proptest! {
