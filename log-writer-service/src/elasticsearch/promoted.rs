@@ -3,8 +3,13 @@
 //! They stay in `fields` too. A value that the type cannot hold is left out here: an object in a typed field would
 //! refuse the document.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+};
 
+use memchr::{memchr, memmem::Finder};
 use serde::de::{Deserializer as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -48,6 +53,8 @@ pub(super) enum FieldType {
 #[derive(Debug, Clone)]
 pub(super) struct Promoted {
     fields: Vec<Field>,
+    /// The names that a member must have to matter, in their quotes.
+    quoted: Vec<Finder<'static>>,
 }
 
 #[derive(Debug, Clone)]
@@ -107,6 +114,13 @@ impl Promoted {
                 return Err(SearchError::Settings(message));
             }
         }
+        let whole = types.keys().copied();
+        let first = types.keys().filter_map(|name| Some(name.split_once('.')?.0));
+        let keys: BTreeSet<&str> = whole.chain(first).collect();
+        let quoted = keys
+            .into_iter()
+            .map(|key| Finder::new(&format!("\"{key}\"")).into_owned())
+            .collect();
         let fields = types.into_iter().map(|(name, field_type)| Field {
             name: name.to_owned(),
             path: name
@@ -116,6 +130,7 @@ impl Promoted {
         });
         Ok(Self {
             fields: fields.collect(),
+            quoted,
         })
     }
 
@@ -126,6 +141,9 @@ impl Promoted {
 
     /// Writes `,"name":value` for each one found in the text of the object `fields`.
     pub(super) fn push(&self, out: &mut Vec<u8>, fields: &str) {
+        if !self.may_be_in(fields.as_bytes()) {
+            return;
+        }
         let mut deserializer = serde_json::Deserializer::from_str(fields);
         let mut found: Vec<Option<&RawValue>> = vec![None; self.fields.len()];
         let collect = Collect {
@@ -146,6 +164,12 @@ impl Promoted {
                 out.truncate(length);
             }
         }
+    }
+
+    /// Whether the text of an object may have a member of one of the names; most often it is plain that it has none. In
+    /// text without a backslash every name stands as it is, and one that JSON would have to escape cannot stand there.
+    fn may_be_in(&self, fields: &[u8]) -> bool {
+        memchr(b'\\', fields).is_some() || self.quoted.iter().any(|key| key.find(fields).is_some())
     }
 }
 
@@ -228,6 +252,9 @@ fn push_value(out: &mut Vec<u8>, field_type: FieldType, value: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
     use super::*;
 
     fn promoted(types: &[(&str, &str)]) -> Result<Promoted, SearchError> {
@@ -297,6 +324,44 @@ mod tests {
             assert_eq!(pushed(&types, fields), r#","http.response.status":200"#, "{fields}");
         }
         assert_eq!(pushed(&types, r#"{"http": 1}"#), "");
+    }
+
+    #[test]
+    fn a_name_is_found_however_it_is_written() {
+        let promoted = |name: &str, fields: &str| pushed(&[(name, "long")], fields);
+        assert_eq!(promoted("code", r#"{"c\u006fde": 1}"#), r#","code":1"#);
+        assert_eq!(promoted("a.b", r#"{"\u0061": {"b": 1}}"#), r#","a.b":1"#);
+        assert_eq!(promoted("a.b", r#"{"a": {"\u0062": 1}}"#), r#","a.b":1"#);
+        assert_eq!(promoted("a\"b", r#"{"a\"b": 1}"#), r#","a\"b":1"#);
+        assert_eq!(promoted("a\\b", r#"{"a\\b": 1}"#), r#","a\\b":1"#);
+        assert_eq!(promoted("a\nb", r#"{"a\nb": 1}"#), r#","a\nb":1"#);
+        assert_eq!(promoted("größe", r#"{"größe": 1}"#), r#","größe":1"#);
+        assert_eq!(promoted("größe", r#"{"gr\u00f6\u00dfe": 1}"#), r#","größe":1"#);
+        assert_eq!(
+            promoted("code", r#"{"text": "code", "other": {"code": 1}, "codes": 2}"#),
+            ""
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_passed_over_at_once_has_nothing_to_promote(
+            members in prop::collection::vec((r#"[ab."\\é\x01]{1,3}|a|a\.b|b\.a\.a"#, -1_i64..9, any::<bool>()), 0..5),
+            name in r#"[ab"\\é\x01]{1,2}(\.[ab]{1,2}){0,2}"#,
+        ) {
+            let promoted = promoted(&[(&name, "long")]).unwrap();
+            let mut fields = serde_json::Map::new();
+            for (key, number, is_nested) in members {
+                let (first, rest) = key.split_once('.').unwrap_or((&key, "a"));
+                let (key, value) = if is_nested { (first, json!({rest: number})) } else { (&*key, json!(number)) };
+                fields.insert(key.to_owned(), value);
+            }
+            let text = serde_json::Value::Object(fields).to_string();
+            let mut found = vec![None; promoted.fields.len()];
+            let collect = Collect { promoted: &promoted, found: &mut found };
+            serde_json::Deserializer::from_str(&text).deserialize_map(collect).unwrap();
+            prop_assert!(promoted.may_be_in(text.as_bytes()) || found.iter().all(Option::is_none), "{text}");
+        }
     }
 
     #[test]
