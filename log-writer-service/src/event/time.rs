@@ -43,6 +43,30 @@ impl Timestamp {
         out.push('Z');
     }
 
+    /// What [`Self::to_rfc3339`] gives, of the years 0 to 9999.
+    pub(crate) fn rfc3339_bytes(self) -> Option<[u8; 27]> {
+        let (year, month, day) = civil_from_days(self.0.div_euclid(MICROS_A_DAY));
+        if !(0..=9999).contains(&year) {
+            return None;
+        }
+        let micros = self.0.rem_euclid(MICROS_A_DAY);
+        let seconds = micros / 1_000_000;
+        let [y1, y2] = two_digits(year / 100);
+        let [y3, y4] = two_digits(year % 100);
+        let [m1, m2] = two_digits(month);
+        let [d1, d2] = two_digits(day);
+        let [h1, h2] = two_digits(seconds / 3600);
+        let [i1, i2] = two_digits(seconds / 60 % 60);
+        let [s1, s2] = two_digits(seconds % 60);
+        let [f1, f2] = two_digits(micros / 10_000 % 100);
+        let [f3, f4] = two_digits(micros / 100 % 100);
+        let [f5, f6] = two_digits(micros % 100);
+        Some([
+            y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2, b'T', h1, h2, b':', i1, i2, b':', s1, s2, b'.', f1, f2, f3, f4,
+            f5, f6, b'Z',
+        ])
+    }
+
     /// Milliseconds since 1970, rounded down.
     pub(super) fn millis(self) -> i64 {
         self.0.div_euclid(1000)
@@ -77,6 +101,12 @@ fn push_padded(out: &mut String, number: i64, width: u32) {
         out.push(char::from_digit(digit, 10).unwrap_or('0'));
         divisor /= 10;
     }
+}
+
+/// The digits of a number below 100.
+fn two_digits(number: i64) -> [u8; 2] {
+    let number = u8::try_from(number).unwrap_or_default();
+    [b'0' + number / 10, b'0' + number % 10]
 }
 
 /// Days since 1970-01-01 of a date of the Gregorian calendar (Howard Hinnant, "chrono-Compatible Low-Level Date
@@ -122,7 +152,9 @@ mod tests {
         fn text_is_what_chrono_writes(micros in -62_135_596_800_000_000_i64..253_402_300_800_000_000) {
             let time = Timestamp(micros);
             let theirs = DateTime::<Utc>::from(time);
-            prop_assert_eq!(time.to_rfc3339(), theirs.to_rfc3339_opts(SecondsFormat::Micros, true));
+            let expected = theirs.to_rfc3339_opts(SecondsFormat::Micros, true);
+            prop_assert_eq!(time.rfc3339_bytes().map(Vec::from), Some(expected.clone().into_bytes()));
+            prop_assert_eq!(time.to_rfc3339(), expected);
             prop_assert_eq!(Timestamp::from(theirs), time);
         }
 
@@ -130,6 +162,9 @@ mod tests {
         fn no_time_panics(micros in any::<i64>()) {
             let time = Timestamp(micros);
             prop_assert!(time.to_rfc3339().ends_with('Z'));
+            let is_short = (-62_167_219_200_000_000..253_402_300_800_000_000).contains(&micros);
+            let expected = is_short.then(|| time.to_rfc3339().into_bytes());
+            prop_assert_eq!(time.rfc3339_bytes().map(Vec::from), expected);
             prop_assert!(DateTime::<Utc>::from(time) <= DateTime::<Utc>::MAX_UTC);
             let days = micros.div_euclid(MICROS_A_DAY);
             let (year, month, day) = civil_from_days(days);

@@ -101,10 +101,19 @@ fn push_tags(out: &mut Vec<u8>, tags: &[String]) {
 
 /// Writes `"2026-11-21T00:00:00.123456Z"`: always six digits.
 fn push_time(out: &mut Vec<u8>, timestamp: Timestamp) {
+    out.push(b'"');
+    match timestamp.rfc3339_bytes() {
+        Some(text) => out.extend_from_slice(&text),
+        None => push_rare_time(out, timestamp),
+    }
+    out.push(b'"');
+}
+
+/// The same without quotes, of years before 0 and after 9999.
+fn push_rare_time(out: &mut Vec<u8>, timestamp: Timestamp) {
     // Beyond the year 262,000 only; PostgreSQL's own times end before 294,277.
     let time = DateTime::<Utc>::from_timestamp_micros(timestamp.0).unwrap_or(DateTime::<Utc>::MAX_UTC);
     let year = time.year();
-    out.push(b'"');
     if year < 0 {
         out.push(b'-');
     }
@@ -121,7 +130,7 @@ fn push_time(out: &mut Vec<u8>, timestamp: Timestamp) {
     }
     out.push(b'.');
     json::push_number(out, time.nanosecond() / 1000 % 1_000_000, 6);
-    out.extend_from_slice(b"Z\"");
+    out.push(b'Z');
 }
 
 #[cfg(test)]
