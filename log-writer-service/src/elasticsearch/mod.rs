@@ -42,5 +42,6 @@ pub use lookup::{StoredCopy, Version};
 pub use objects::ObjectKind;
 pub use search::FoundEvent;
 pub use simulate::Simulated;
+pub(crate) use target::RequestTargets;
 pub use target::Targets;
 pub use verdict::Verdict;

@@ -121,6 +121,36 @@ impl Targets {
     }
 }
 
+/// The targets of one request's events.
+///
+/// Remembers the last one, in a copy of its own: one that all requests share, all processors would count up and down
+/// for each event.
+#[derive(Debug)]
+pub(crate) struct RequestTargets<'t> {
+    targets: &'t Targets,
+    /// Tenant and target.
+    last: Option<(Arc<str>, Arc<str>)>,
+}
+
+impl<'t> RequestTargets<'t> {
+    /// Remembers none.
+    pub(crate) fn new(targets: &'t Targets) -> Self {
+        Self { targets, last: None }
+    }
+
+    /// What [`Targets::target`] gives.
+    pub(crate) fn of(&mut self, tenant: &Arc<str>, timestamp: Timestamp) -> &Arc<str> {
+        // Names of months say more than the tenant.
+        let is_known = |(of, _): &(Arc<str>, Arc<str>)| self.targets.is_stream() && of == tenant;
+        let named = self.last.take().filter(is_known).unwrap_or_else(|| {
+            let target = self.targets.target(tenant, timestamp);
+            (Arc::clone(tenant), Arc::from(&*target))
+        });
+        let (_, target) = self.last.insert(named);
+        target
+    }
+}
+
 /// A tenant as part of a name: lower case, what Elasticsearch forbids replaced (8.19, create index, parameter `index`).
 fn namespace(tenant: &str) -> String {
     let mut name: String = tenant
@@ -166,6 +196,34 @@ mod tests {
         assert_eq!(&*targets.target("default", NOVEMBER), "logs-default-2026.11");
         assert_eq!(&*targets.target("default", Timestamp(0)), "logs-default-1970.01");
         assert_eq!(&*targets.target("default", Timestamp(-1)), "logs-default-1969.12");
+    }
+
+    #[test]
+    fn events_of_a_request_have_the_targets_that_each_has_alone() {
+        let other_month = Timestamp(NOVEMBER.0 + 31 * 86_400_000_000);
+        for naming in [Naming::DataStream, Naming::Monthly] {
+            let targets = targets(naming);
+            let mut of_request = RequestTargets::new(&targets);
+            for tenant in ["default", "default", "acme", "default", "acme", "acme"] {
+                for time in [NOVEMBER, NOVEMBER, other_month] {
+                    let expected = targets.target(tenant, time);
+                    assert_eq!(*of_request.of(&Arc::from(tenant), time), expected, "{tenant} {time:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_target_of_a_tenant_is_named_once_in_a_request() {
+        let targets = targets(Naming::DataStream);
+        let mut of_request = RequestTargets::new(&targets);
+        let tenant = Arc::from("default");
+        let first = Arc::clone(of_request.of(&tenant, NOVEMBER));
+        assert!(Arc::ptr_eq(&first, of_request.of(&tenant, Timestamp(0))));
+        assert!(
+            !Arc::ptr_eq(&first, RequestTargets::new(&targets).of(&tenant, NOVEMBER)),
+            "another request's"
+        );
     }
 
     #[test]

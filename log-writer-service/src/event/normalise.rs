@@ -96,6 +96,11 @@ impl Normaliser {
         assembly.finish()
     }
 
+    /// The tenant of every event whose request brings none, if bodies may name no other.
+    pub(crate) fn only_tenant(&self) -> Option<&str> {
+        self.body_tenants.is_empty().then_some(&*self.default_tenant)
+    }
+
     /// The tenant that a body names, if it may.
     pub(super) fn body_tenant(&self, named: &str) -> Option<&Arc<str>> {
         self.body_tenants

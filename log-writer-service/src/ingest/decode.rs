@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     config,
-    elasticsearch::Targets,
+    elasticsearch::{RequestTargets, Targets},
     event::{Arrival, Digest, DigestParts, InvalidAliases, LogEvent, Normaliser, Timestamp, request_digest},
     timescale::{DeadLetter, EncodedRows, Source, WriteRequest},
     wire::{self, BadReason, DecompressError, Piece, Room, SplitError, SplitSettings},
@@ -192,11 +192,8 @@ impl Decoder {
         let base = reservation.bytes() + scratch + count * size_of::<Claim>();
         let expected = text.len() + count * ROW_OVERHEAD_BYTES;
         reserve(reservation, base + EncodedRows::bytes_with(expected, count))?;
-        let mut arrival = Arrival {
-            at: origin.arrived,
-            tenant: incoming.tenant.clone(),
-            wrapper: wire::around(text, incoming.content_type.as_deref(), &self.split_settings()).map(Arc::from),
-        };
+        let mut targets = self.targets.as_ref().map(RequestTargets::new);
+        let mut arrival = self.arrival(text, incoming, origin);
         let mut rows = EncodedRows::with_capacity(expected, count);
         let mut claims = Vec::with_capacity(count);
         let mut dead_letters = Vec::new();
@@ -218,7 +215,10 @@ impl Decoder {
                             position,
                         });
                         rows.make_room(&event, |bytes| reserve(reservation, base + letter_bytes + bytes))?;
-                        let pattern = rows.push(&event, origin.ingested, self.target(&event).as_ref());
+                        let target = targets
+                            .as_mut()
+                            .map(|targets| targets.of(&event.tenant, event.timestamp));
+                        let pattern = rows.push(&event, origin.ingested, target);
                         if let (Some(patterns), Some(pattern)) = (&self.patterns, pattern) {
                             patterns.note(&event, pattern);
                         }
@@ -255,6 +255,17 @@ impl Decoder {
             source: self.source(incoming),
         };
         Ok((request, held))
+    }
+
+    /// What is known of a request's events from outside of them.
+    fn arrival(&self, text: &str, incoming: &Incoming, origin: &Origin) -> Arrival {
+        let tenant = incoming.tenant.as_deref().or_else(|| self.normaliser.only_tenant());
+        Arrival {
+            at: origin.arrived,
+            // Copied: one that all requests share, all processors would count up and down for each event.
+            tenant: tenant.map(Arc::from),
+            wrapper: wire::around(text, incoming.content_type.as_deref(), &self.split_settings()).map(Arc::from),
+        }
     }
 
     fn split_settings(&self) -> SplitSettings<'_> {

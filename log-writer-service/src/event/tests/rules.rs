@@ -304,6 +304,30 @@ fn the_credentials_tenant_wins_and_a_body_may_name_listed_ones_only() {
 }
 
 #[test]
+fn where_bodies_may_name_no_other_tenant_the_default_one_is_as_good_as_a_credentials() {
+    let several = normaliser(|settings| settings.body_tenants = vec!["acme".to_owned()]);
+    assert_eq!(several.only_tenant(), None);
+    let normaliser = normaliser(|_| {});
+    assert_eq!(normaliser.only_tenant(), Some("default"));
+    let credential = Arrival {
+        tenant: normaliser.only_tenant().map(Arc::from),
+        ..arrival()
+    };
+    for sent in [
+        "{}",
+        r#"{"tenant":"default"}"#,
+        r#"{"tenant":"Default"}"#,
+        r#"{"tenant":"acme"}"#,
+        r#"{"tenant":null}"#,
+        r#"{"tenant":7}"#,
+        r#"{"tenant":"acme","tenant_id":"default"}"#,
+    ] {
+        let as_sent = normaliser.normalise(object(sent), &arrival());
+        assert_eq!(normaliser.normalise(object(sent), &credential), as_sent, "{sent}");
+    }
+}
+
+#[test]
 fn text_and_bare_values_are_messages_and_nothing_else() {
     let normaliser = normaliser(|_| {});
     let message = |raw| shown(&normaliser.normalise(raw, &arrival()).unwrap());
