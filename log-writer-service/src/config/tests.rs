@@ -219,7 +219,8 @@ const SINGLE_MISTAKES: &[(&str, &str, &str)] = &[
 #[test]
 fn a_single_mistake_is_named_with_what_to_write() {
     for &(key, value, part) in SINGLE_MISTAKES {
-        let report = Given::nothing().flag(key, value).report();
+        let variable = format!("LOG_WRITER__{}", key.to_uppercase().replace('.', "__"));
+        let report = Given::nothing().env(&variable, value).report();
         assert!(
             report.starts_with("the configuration has a mistake\n"),
             "{key}={value}:\n{report}"
@@ -229,7 +230,7 @@ fn a_single_mistake_is_named_with_what_to_write() {
             "{key}={value} is told without `{part}`:\n{report}"
         );
         assert!(
-            report.contains("flag --set"),
+            report.contains(&format!("environment {variable}")),
             "{key}={value} is told without its source:\n{report}"
         );
     }
@@ -518,7 +519,7 @@ fn a_password_of_a_later_url_goes_over_the_file_of_an_earlier_source() {
     assert_eq!(url(&given), "postgres://me:old@db/x");
     let given = given.env("DATABASE_URL", "postgres://me@later/x");
     assert_eq!(url(&given), "postgres://me:old@later/x");
-    let given = given.flag("database.url", "postgres://me:new@last/x");
+    let given = given.env("LOG_WRITER__DATABASE__URL", "postgres://me:new@last/x");
     assert_eq!(url(&given), "postgres://me:new@last/x");
     assert_in_order(
         &given.load().unwrap().notes.join("\n"),

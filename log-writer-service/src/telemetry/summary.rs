@@ -113,15 +113,13 @@ mod tests {
 
     use super::*;
 
-    fn configuration(flags: &[(&str, &str)]) -> Config {
-        let flags = flags
-            .iter()
-            .map(|(key, value)| ("--set".to_owned(), (*key).to_owned(), (*value).to_owned()))
-            .collect();
+    fn configuration(settings: &[(&str, &str)]) -> Config {
+        let variable = |key: &str| format!("LOG_WRITER__{}", key.to_uppercase().replace('.', "__"));
+        let environment = settings.iter().map(|(key, value)| (variable(key).into(), value.into()));
         let sources = Sources {
             file: None,
-            flags,
-            environment: Vec::new(),
+            flags: Vec::new(),
+            environment: environment.collect(),
             usual_file: "/nonexistent".into(),
         };
         load(&sources).unwrap().config
