@@ -3,7 +3,7 @@
 -- and when it is settled the ids of its documents are kept here, to be looked for again.
 --
 -- Locks: access exclusive on log_writer.outbox for the column (no rewrite: under 10 ms once it is granted), and until the end
--- on those of its rows that were claimed more than once: a second for a million. The same on both editions.
+-- on those of its rows that were ever claimed: a second for a million. The same on both editions.
 -- Replicas of the version before note nothing: what they leave unanswered while they still run is looked for only if it was
 -- there before this migration, or if they never settled it.
 
@@ -12,7 +12,7 @@ set local lock_timeout = '5s';
 alter table log_writer.outbox add column awaits_bulk boolean not null default false;
 comment on column log_writer.outbox.awaits_bulk is
   'Whether a bulk of an earlier claim may still come: it was not answered, or that claim ended without being settled.';
-update log_writer.outbox set awaits_bulk = true where attempts > 1;
+update log_writer.outbox set awaits_bulk = true where attempts > 0;
 
 create table log_writer.late_bulks (
   id bigint generated always as identity primary key,

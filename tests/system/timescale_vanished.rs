@@ -90,7 +90,7 @@ async fn a_server_that_vanishes_is_not_waited_for_for_ever() {
             indexed: 1,
             dead: Vec::new(),
             expired: 0,
-        awaited: Vec::new(),
+            awaited: Vec::new(),
             rest: Rest::Done,
         }];
 

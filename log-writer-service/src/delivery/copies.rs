@@ -34,9 +34,7 @@ impl Delivery {
         let rows = &claim.rows;
         let asked = claim
             .positions(|document| document.is_open() && rows.get(document.row).is_some_and(Claim::may_have_been_sent));
-        let Kept { copies, all_deleted } = self.keep_one_copy(&claim.ids_of(&asked), &indices).await?;
-        // Whoever may delete it later finds it as one that a late bulk brought.
-        claim.awaits_bulk |= !all_deleted;
+        let copies = self.keep_copies_of(claim, &asked, &indices).await?;
         claim.write_index = Some(indices.into_iter().next_back().unwrap_or_default());
         let (in_older, in_newest): (Vec<_>, Vec<_>) = copies
             .iter()
@@ -122,14 +120,31 @@ impl Delivery {
     }
 
     /// Deletes every copy of these documents but the one in the oldest index; returns those of them that are there.
-    pub(super) async fn remove_doubles(&self, claim: &Claim, positions: &[usize]) -> Result<Vec<usize>, SearchError> {
+    pub(super) async fn remove_doubles(
+        &self,
+        claim: &mut Claim,
+        positions: &[usize],
+    ) -> Result<Vec<usize>, SearchError> {
         if positions.is_empty() {
             return Ok(Vec::new());
         }
         let indices = self.client.backing_indices(&claim.target).await?;
-        let copies = self.keep_one_copy(&claim.ids_of(positions), &indices).await?.copies;
+        let copies = self.keep_copies_of(claim, positions, &indices).await?;
         let there = positions.iter().zip(copies).filter(|(_, copy)| copy.is_some());
         Ok(there.map(|(position, _)| *position).collect())
+    }
+
+    /// The one copy of each of these documents of a claim. If others had to stay the claim awaits a bulk: whoever may delete
+    /// them later finds them as if one had come.
+    async fn keep_copies_of(
+        &self,
+        claim: &mut Claim,
+        positions: &[usize],
+        indices: &[String],
+    ) -> Result<Vec<Option<StoredCopy>>, SearchError> {
+        let Kept { copies, all_deleted } = self.keep_one_copy(&claim.ids_of(positions), indices).await?;
+        claim.awaits_bulk |= !all_deleted;
+        Ok(copies)
     }
 
     /// The copy of each document in the oldest of these indices that has one; those in newer ones are deleted.

@@ -77,7 +77,7 @@ pub(super) struct Claim {
     pub(super) documents: Vec<Document>,
     /// The target's write index when its indices were listed, empty if it had none; `None` if no look-up was needed.
     pub(super) write_index: Option<String>,
-    /// Whether a bulk of it may still come, since it was not answered, or a second copy that it found had to stay.
+    /// Whether a bulk of it may still come, since it was not answered, or second copies had to stay.
     pub(super) awaits_bulk: bool,
 }
 

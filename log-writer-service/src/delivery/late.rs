@@ -104,8 +104,7 @@ impl Delivery {
         let (pool, lease) = (self.outbox.pool(), self.settings.lease);
         let mut failed = Ok(());
         while let Some(bulk) = claim_late_bulk(pool, lease).await? {
-            let indices = self.client.backing_indices(&bulk.target).await?;
-            let looked = self.remove_copies_of(&bulk, &indices).await;
+            let looked = self.remove_copies_of(&bulk).await;
             metric::late_bulk_looked_for();
             failpoint!("delivery::before_noting_a_look");
             match looked {
@@ -116,14 +115,15 @@ impl Delivery {
         failed
     }
 
-    async fn remove_copies_of(&self, bulk: &LateBulk, indices: &[String]) -> Result<(), LookError> {
+    async fn remove_copies_of(&self, bulk: &LateBulk) -> Result<(), LookError> {
+        let indices = self.client.backing_indices(&bulk.target).await?;
         if indices.len() < 2 {
             // There is no place for a second copy.
             return Ok(());
         }
         let ids = read_late_bulk(self.outbox.pool(), bulk.id).await?;
         let ids: Vec<DocumentId> = ids.into_iter().map(DocumentId::known).collect();
-        self.keep_one_copy(&ids, indices).await?;
+        self.keep_one_copy(&ids, &indices).await?;
         Ok(())
     }
 

@@ -166,13 +166,13 @@ impl Worker {
         match delivery.outbox.settle(delivery.owner, &self.name, &settlements).await {
             Ok(lost) => {
                 self.note_lost_claims(&lost);
-                self.keep_one_copy_of(&claim, &lost).await;
+                self.keep_one_copy_of(&mut claim, &lost).await;
                 Ok(())
             }
             Err(error) => {
                 // Nobody knows whether they were lost.
                 let all: Vec<OutboxId> = claim.rows.iter().map(|row| row.id).collect();
-                self.keep_one_copy_of(&claim, &all).await;
+                self.keep_one_copy_of(&mut claim, &all).await;
                 Err(error)
             }
         }
@@ -217,7 +217,7 @@ impl Worker {
     /// What was sent for a claim that ended meanwhile may stand in two indices: somebody else has sent it too, and if
     /// that one has settled it, nobody will look again. Or it was refused to that one, and has a letter though it is
     /// there. So it is tried for long; ends early with the process.
-    async fn keep_one_copy_of(&self, claim: &Claim, rows: &[OutboxId]) {
+    async fn keep_one_copy_of(&self, claim: &mut Claim, rows: &[OutboxId]) {
         let is_of_them = |document: &Document| claim.rows.get(document.row).is_some_and(|row| rows.contains(&row.id));
         // Documents that are open too: their bulk may have been applied without an answer.
         let sent =
