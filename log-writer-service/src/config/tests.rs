@@ -69,6 +69,11 @@ impl Given {
     }
 }
 
+/// The variable of a key.
+fn variable(key: &str) -> String {
+    format!("LOG_WRITER__{}", key.to_uppercase().replace('.', "__"))
+}
+
 fn assert_in_order(text: &str, parts: &[&str]) {
     let mut rest = text;
     for part in parts {
@@ -219,7 +224,7 @@ const SINGLE_MISTAKES: &[(&str, &str, &str)] = &[
 #[test]
 fn a_single_mistake_is_named_with_what_to_write() {
     for &(key, value, part) in SINGLE_MISTAKES {
-        let variable = format!("LOG_WRITER__{}", key.to_uppercase().replace('.', "__"));
+        let variable = variable(key);
         let report = Given::nothing().env(&variable, value).report();
         assert!(
             report.starts_with("the configuration has a mistake\n"),
@@ -613,7 +618,7 @@ fn no_secret_is_printed_in_a_configuration_a_report_or_a_debug_text() {
         ("database.url", "postgres://me:1#hunter2@db/logs"),
         ("database.url", "mysql://me:hunter2@db/logs"),
     ] {
-        let variable = format!("LOG_WRITER__{}", key.to_uppercase().replace('.', "__"));
+        let variable = variable(key);
         for given in [
             Given::nothing().env(&variable, value),
             Given::nothing().flag(key, value),
@@ -705,7 +710,7 @@ fn every_key_can_be_given_as_a_variable_and_as_a_flag() {
         let text = default
             .as_str()
             .map_or_else(|| super::print::value(default), str::to_owned);
-        let name = format!("LOG_WRITER__{}", known.key.to_uppercase().replace('.', "__"));
+        let name = variable(&known.key);
         let loaded = Given::nothing()
             .env(&name, &text)
             .load()

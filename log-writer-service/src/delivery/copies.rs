@@ -150,11 +150,11 @@ impl Delivery {
     /// The copy of each document in the oldest of these indices that has one; those in newer ones are deleted.
     pub(super) async fn keep_one_copy(&self, ids: &[DocumentId], indices: &[String]) -> Result<Kept, SearchError> {
         let mut all_deleted = true;
-        let mut kept: Vec<Option<StoredCopy>> = vec![None; ids.len()];
+        let mut copies: Vec<Option<StoredCopy>> = vec![None; ids.len()];
         let group = self.limits.documents.max(1);
         for index in indices {
             let name: Arc<str> = Arc::from(index.as_str());
-            for (ids, kept) in ids.chunks(group).zip(kept.chunks_mut(group)) {
+            for (ids, kept) in ids.chunks(group).zip(copies.chunks_mut(group)) {
                 let located = match self.client.locate(index, ids).await {
                     // By monthly naming nobody has listed it: the month's first document will make it.
                     Err(error) if error.kind() == SearchErrorKind::Missing && !self.targets.is_stream() => continue,
@@ -173,7 +173,6 @@ impl Delivery {
                 all_deleted &= self.delete_doubles(index, &doubles).await?;
             }
         }
-        let copies = kept;
         Ok(Kept { copies, all_deleted })
     }
 

@@ -3,7 +3,7 @@
 //! Promises: one line of JSON that the mapping of `es-templates/logs_mappings.json` takes, whatever the event holds.
 //! Free content stands only under `fields`, `error_details`, `performance_metrics` and `ai_analysis`, shaped.
 
-use chrono::{DateTime, Datelike as _, Timelike as _, Utc};
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{error::SearchError, json, promoted::Promoted, shape};
@@ -104,33 +104,13 @@ fn push_time(out: &mut Vec<u8>, timestamp: Timestamp) {
     out.push(b'"');
     match timestamp.rfc3339_bytes() {
         Some(text) => out.extend_from_slice(&text),
-        None => push_rare_time(out, timestamp),
+        // Beyond the year 262,000 it is chrono's last; PostgreSQL's own times end before 294,277.
+        None => {
+            let time = DateTime::<Utc>::from_timestamp_micros(timestamp.0).unwrap_or(DateTime::<Utc>::MAX_UTC);
+            out.extend_from_slice(Timestamp::from(time).to_rfc3339().as_bytes());
+        }
     }
     out.push(b'"');
-}
-
-/// The same without quotes, of years before 0 and after 9999.
-fn push_rare_time(out: &mut Vec<u8>, timestamp: Timestamp) {
-    // Beyond the year 262,000 only; PostgreSQL's own times end before 294,277.
-    let time = DateTime::<Utc>::from_timestamp_micros(timestamp.0).unwrap_or(DateTime::<Utc>::MAX_UTC);
-    let year = time.year();
-    if year < 0 {
-        out.push(b'-');
-    }
-    json::push_number(out, year.unsigned_abs(), 4);
-    for (separator, number) in [
-        (b'-', time.month()),
-        (b'-', time.day()),
-        (b'T', time.hour()),
-        (b':', time.minute()),
-        (b':', time.second()),
-    ] {
-        out.push(separator);
-        json::push_number(out, number, 2);
-    }
-    out.push(b'.');
-    json::push_number(out, time.nanosecond() / 1000 % 1_000_000, 6);
-    out.push(b'Z');
 }
 
 #[cfg(test)]
