@@ -8,7 +8,7 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Delivery {
-    /// Claims worked on at once; half take the newest first, half the oldest.
+    /// Claims worked on at once.
     pub workers: usize,
     /// How long a claim lasts without renewal.
     #[serde(with = "super::unit::duration")]

@@ -60,11 +60,38 @@ pub struct Delivery {
     claims: Mutex<HashMap<(OutboxId, i32), Instant>>,
     /// Taken while rows are claimed: workers that come at once would share out what was gathered, and hide rows from one
     /// another, so that a stream with much looks like one with little.
-    claiming: tokio::sync::Mutex<()>,
+    claiming: tokio::sync::Mutex<Turns>,
     /// Taken while a claim above `delivery.claim_bytes_max` is worked on: one event that large, and one at a time.
     oversized: tokio::sync::Mutex<()>,
     /// How long a shutdown waits for a bulk that was sent.
     drain: Duration,
+}
+
+/// How often the oldest rows have their turn.
+const OLDEST_EVERY: Duration = Duration::from_secs(60);
+
+/// Which end of the outbox the next claim is from: the newest, but once in [`OLDEST_EVERY`] the oldest, so that nothing waits
+/// for ever where more comes than Elasticsearch takes.
+///
+/// Not half and half: then each Lucene segment has ids of both ends, and Elasticsearch must look into all of them for each id
+/// of a backlog (`docs/adr/0006-delivery-takes-the-newest-first.md`).
+#[derive(Debug)]
+struct Turns {
+    oldest: Instant,
+}
+
+impl Turns {
+    fn starting(now: Instant) -> Self {
+        Self { oldest: now }
+    }
+
+    fn next(&mut self, now: Instant) -> ClaimOrder {
+        if now.saturating_duration_since(self.oldest) < OLDEST_EVERY {
+            return ClaimOrder::NewestFirst;
+        }
+        self.oldest = now;
+        ClaimOrder::OldestFirst
+    }
 }
 
 /// How large one `_bulk` may be.
@@ -126,7 +153,7 @@ impl Delivery {
             mirror: parts.mirror,
             owner: Uuid::new_v4(),
             claims: Mutex::default(),
-            claiming: tokio::sync::Mutex::default(),
+            claiming: tokio::sync::Mutex::new(Turns::starting(Instant::now())),
             oversized: tokio::sync::Mutex::default(),
             drain: parts.drain,
         }
@@ -159,20 +186,12 @@ impl Delivery {
         }
     }
 
-    /// Starts the workers and the renewal of their claims. Half take the newest first, so that live events stay current
-    /// while a backlog drains; half the oldest, so that it does drain.
-    ///
-    /// `bare_tenant` is not mixed into documents' ids.
+    /// Starts the workers and the renewal of their claims. `bare_tenant` is not mixed into documents' ids.
     pub fn spawn(self: &Arc<Self>, tasks: &Tasks, instance: &str, bare_tenant: &Arc<str>, committed: &Arc<Notify>) {
         for number in 1..=self.settings.workers {
             let name = format!("delivery {number}");
             let worker = Worker {
                 name: format!("{instance} {name}"),
-                order: if number % 2 == 1 {
-                    ClaimOrder::NewestFirst
-                } else {
-                    ClaimOrder::OldestFirst
-                },
                 delivery: Arc::clone(self),
                 bare_tenant: Arc::clone(bare_tenant),
                 committed: Arc::clone(committed),
@@ -253,5 +272,20 @@ impl Delivery {
 
     fn claims(&self) -> std::sync::MutexGuard<'_, HashMap<(OutboxId, i32), Instant>> {
         self.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_have_a_turn_a_minute() {
+        let start = Instant::now();
+        let mut turns = Turns::starting(start);
+        let oldest: Vec<u64> = (0..=180)
+            .filter(|second| turns.next(start + Duration::from_secs(*second)) == ClaimOrder::OldestFirst)
+            .collect();
+        assert_eq!(oldest, [60, 120, 180]);
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     config,
     failpoint::failpoint,
     telemetry::metric,
-    timescale::{CLAIM_ROWS_MAX, ClaimOrder, ClaimRequest, OutboxId, OutboxRow, Requeued, Settlement, StoreError},
+    timescale::{CLAIM_ROWS_MAX, ClaimRequest, OutboxId, OutboxRow, Requeued, Settlement, StoreError},
 };
 
 /// Times that second copies of lost claims are looked for: most of an hour with the pauses of `delivery.retry_max`.
@@ -29,7 +29,6 @@ const REMOVAL_ATTEMPTS: u32 = 100;
 pub(super) struct Worker {
     /// Names its row in the books.
     pub(super) name: String,
-    pub(super) order: ClaimOrder,
     pub(super) delivery: Arc<Delivery>,
     /// The tenant that is not mixed into documents' ids.
     pub(super) bare_tenant: Arc<str>,
@@ -41,12 +40,7 @@ impl Worker {
     /// Delivers until the process stops. What was claimed and not settled by then is released.
     pub(super) async fn run(self) {
         let mut failures = 0_u32;
-        let mut order = self.order;
         loop {
-            if self.delivery.settings.workers == 1 {
-                // The only worker serves both ends in turn.
-                order = order.other();
-            }
             tokio::select! {
                 () = self.delivery.mirror.wait_until_ready() => {}
                 () = self.stopping.cancelled() => return,
@@ -57,7 +51,7 @@ impl Worker {
             let asked = Instant::now();
             // A panic must stop neither the other workers nor ingest; the claim ends with its lease.
             let step = tokio::select! {
-                step = AssertUnwindSafe(self.step(order)).catch_unwind() => step,
+                step = AssertUnwindSafe(self.step()).catch_unwind() => step,
                 () = self.cut_off() => return,
             };
             let Ok(step) = step else {
@@ -107,9 +101,9 @@ impl Worker {
     }
 
     /// One claim from beginning to end; false if there was nothing to claim.
-    async fn step(&self, order: ClaimOrder) -> Result<bool, StoreError> {
+    async fn step(&self) -> Result<bool, StoreError> {
         let delivery = &self.delivery;
-        let claiming = delivery.claiming.lock().await;
+        let mut claiming = delivery.claiming.lock().await;
         let now = Instant::now();
         if !delivery.gate.may_claim(now) {
             return Ok(false);
@@ -120,7 +114,7 @@ impl Worker {
             lease: delivery.settings.lease,
             events_max: delivery.settings.claim_events_max,
             bytes_max: i64::try_from(delivery.settings.claim_bytes_max).unwrap_or(i64::MAX),
-            order,
+            order: claiming.next(now),
             left_alone: &left_alone,
         };
         let rows = delivery.outbox.claim(&request).await?;

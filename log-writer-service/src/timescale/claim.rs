@@ -29,17 +29,6 @@ pub enum ClaimOrder {
     OldestFirst,
 }
 
-impl ClaimOrder {
-    /// The other one.
-    #[must_use]
-    pub fn other(self) -> Self {
-        match self {
-            Self::NewestFirst => Self::OldestFirst,
-            Self::OldestFirst => Self::NewestFirst,
-        }
-    }
-}
-
 /// What a worker is ready to take.
 #[derive(Debug, Clone, Copy)]
 pub struct ClaimRequest<'a> {
