@@ -63,9 +63,13 @@ pub(super) async fn inject(arena: &Arena, planned: &Planned, injected: &Injected
         Fault::BackendTerminated | Fault::PostgresRestarted | Fault::PostgresCrashed => {
             break_postgres(arena, planned).await
         }
-        Fault::ElasticsearchKilled => {
+        Fault::ElasticsearchKilled | Fault::ElasticsearchRestarted => {
             let _alone = arena.elasticsearch.lock().await;
-            arena.servers.kill_elasticsearch().await;
+            if planned.fault == Fault::ElasticsearchKilled {
+                arena.servers.kill_elasticsearch().await;
+            } else {
+                arena.servers.stop_elasticsearch().await;
+            }
             sleep(planned.length).await;
             arena.servers.start_elasticsearch_again().await;
             true

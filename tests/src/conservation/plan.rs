@@ -20,8 +20,8 @@ pub struct Size {
     pub pause: Duration,
     /// Faults by chance, besides [`ALWAYS`].
     pub faults: usize,
-    /// Whether Elasticsearch may be killed, which takes it several seconds to recover from.
-    pub elasticsearch_dies: bool,
+    /// Whether Elasticsearch may end, which takes it several seconds to recover from.
+    pub elasticsearch_ends: bool,
 }
 
 impl Size {
@@ -32,7 +32,7 @@ impl Size {
         bodies_each: 36,
         pause: Duration::from_millis(450),
         faults: 9,
-        elasticsearch_dies: true,
+        elasticsearch_ends: true,
     };
     /// As `make test` runs it.
     pub const SHORT: Self = Self {
@@ -41,7 +41,7 @@ impl Size {
         bodies_each: 16,
         pause: Duration::from_millis(600),
         faults: 3,
-        elasticsearch_dies: false,
+        elasticsearch_ends: false,
     };
 }
 
@@ -78,6 +78,8 @@ pub enum Fault {
     ElasticsearchReset,
     /// Elasticsearch ends by SIGKILL and is started again.
     ElasticsearchKilled,
+    /// Elasticsearch is told to end (SIGTERM), finishes what it has begun, and is started again.
+    ElasticsearchRestarted,
     /// `index.blocks.read_only`.
     ReadOnly,
     /// `index.blocks.read_only_allow_delete`, as the flood stage of the disk sets it.
@@ -114,8 +116,8 @@ const ALWAYS: [Fault; 8] = [
     Fault::MappingFull,
 ];
 
-/// By chance; the costly one stands last.
-const SOMETIMES: [Fault; 18] = [
+/// By chance.
+const SOMETIMES: [Fault; 17] = [
     Fault::ReplicaKilled,
     Fault::ReplicaFrozen,
     Fault::FrozenWhileSending,
@@ -133,8 +135,10 @@ const SOMETIMES: [Fault; 18] = [
     Fault::ReadOnly,
     Fault::FloodStage,
     Fault::RolloverInReplay,
-    Fault::ElasticsearchKilled,
 ];
+
+/// By chance where [`Size::elasticsearch_ends`], each as often as one of [`SOMETIMES`].
+const ENDS: [Fault; 2] = [Fault::ElasticsearchKilled, Fault::ElasticsearchRestarted];
 
 /// One fault and its time.
 #[derive(Debug, Clone, Copy)]
@@ -177,12 +181,9 @@ impl Plan {
 }
 
 fn draw_faults(rng: &mut Rng, size: &Size) -> Vec<Planned> {
-    let choice = if size.elasticsearch_dies {
-        SOMETIMES.len()
-    } else {
-        SOMETIMES.len() - 1
-    };
-    let by_chance: Vec<Fault> = (0..size.faults).map(|_| SOMETIMES[rng.usize(..choice)]).collect();
+    let ends = if size.elasticsearch_ends { &ENDS[..] } else { &[] };
+    let choice = [&SOMETIMES, ends].concat();
+    let by_chance: Vec<Fault> = (0..size.faults).map(|_| choice[rng.usize(..choice.len())]).collect();
     let mut faults: Vec<Planned> = ALWAYS
         .into_iter()
         .chain(by_chance)
@@ -206,7 +207,7 @@ fn draw_faults(rng: &mut Rng, size: &Size) -> Vec<Planned> {
 /// Shortest and longest, in milliseconds.
 fn length_ms(fault: Fault) -> (u64, u64) {
     match fault {
-        Fault::ReplicaKilled | Fault::ElasticsearchKilled => (50, 1_500),
+        Fault::ReplicaKilled | Fault::ElasticsearchKilled | Fault::ElasticsearchRestarted => (50, 1_500),
         // The lease lasts a second.
         Fault::ReplicaFrozen => (1_500, 3_500),
         Fault::FrozenWhileSending => (2_000, 3_500),

@@ -98,6 +98,11 @@ impl Servers {
         );
     }
 
+    /// Ends Elasticsearch by SIGTERM, and by SIGKILL only if it takes that for long.
+    pub async fn stop_elasticsearch(&self) {
+        self.elasticsearch.script.run("stop", &[]).await;
+    }
+
     /// Starts Elasticsearch again with the data that it has on disk.
     pub async fn start_elasticsearch_again(&self) {
         self.elasticsearch.start_again(&["--keep"]).await;
