@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use log_writer_service::timescale::migrate;
+use log_writer_service::timescale::{ClaimRequest, migrate};
 use sqlx::{Connection, Executor, PgConnection};
 use tracing::{
     Dispatch, Event, Metadata, Subscriber,
@@ -17,7 +17,10 @@ use tracing::{
     span,
 };
 
-use crate::timescale_database::{TestDatabase, with_empty_database};
+use crate::{
+    timescale_database::{TestDatabase, with_empty_database},
+    timescale_outbox::{OWNER, oldest},
+};
 
 /// Ten days of events, a hundred users, one correlation id for every three events.
 const SAMPLE: &str = "
@@ -87,6 +90,58 @@ async fn with_ten_days(test: impl AsyncFnOnce(&TestDatabase)) {
         test(database).await;
     })
     .await;
+}
+
+/// Batches of two hundred events, later than all others, many within each second, and their outbox rows.
+const BATCHES: &str = "
+insert into application_logs (id, \"timestamp\", ingested_at, batch_id, tenant, level, service, message)
+select gen_random_uuid(), now() + i * interval '20 us', now(), 500000 + i / 200, 'default', 'INFO', 'svc', 'later ' || i
+from generate_series(0, 19999) i;
+insert into log_writer.outbox (batch_id, target, tenants, first_time, last_time, events, bytes)
+select batch_id, 'logs-app-default', array['default'], min(\"timestamp\"), max(\"timestamp\"), count(*), 0
+from application_logs where batch_id >= 500000 group by batch_id";
+
+/// Claims a thousand events and reads them back by their batches, of which `sample` was there before.
+async fn read_back_by_batch(sample: &str) {
+    with_empty_database(async |database| {
+        migrate(&database.settings).await.expect("the migrations run");
+        database.execute(sample).await;
+        database.execute(BATCHES).await;
+        let set =
+            "session_preload_libraries = 'auto_explain'; auto_explain.log_min_duration = 0; client_min_messages = log";
+        for setting in set.split("; ") {
+            let name: String = database.text("select current_database()").await;
+            database
+                .execute(&format!("alter database \"{name}\" set {setting}"))
+                .await;
+        }
+        let outbox = &database.outbox;
+        let request = ClaimRequest {
+            events_max: 1_000,
+            ..oldest(OWNER)
+        };
+        let rows = outbox.claim(&request).await.expect("claimed");
+        assert_eq!(rows.len(), 5);
+        let notices = Notices::default();
+        let read = outbox.read_back(&rows).with_subscriber(Dispatch::new(notices.clone()));
+        let events = read.await.expect("read back");
+        assert_eq!(events.concat().len(), 1_000);
+        let plans = notices.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        assert!(plans.contains("copy (select"), "no plan was sent: {plans:?}");
+        is_read_by(&plans, "application_logs_batch_id_idx");
+        assert!(!plans.contains("application_logs_timestamp_idx"), "{plans}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn batches_later_than_what_was_analysed_are_read_back_by_their_ids() {
+    read_back_by_batch(SAMPLE).await;
+}
+
+#[tokio::test]
+async fn batches_of_a_table_that_was_never_analysed_are_read_back_by_their_ids() {
+    read_back_by_batch("select").await;
 }
 
 #[tokio::test]

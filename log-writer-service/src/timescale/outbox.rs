@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{Connection, PgConnection, PgPool, Row, postgres::PgRow};
+use sqlx::{Connection, Executor, PgConnection, PgPool, Row, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{error::StoreError, limits::within, pool};
@@ -186,7 +186,15 @@ impl Outbox {
             }
         }
         let options = self.pool.connect_options();
-        pool::connect(&options, timeout).await
+        let mut reader = pool::connect(&options, timeout).await?;
+        // A bitmap of batches is cut with one of all rows of their hours.
+        let attempted = "prepare a connection for reading back";
+        let prepare = async {
+            let prepared = reader.execute("set enable_bitmapscan = off").await;
+            prepared.map_err(StoreError::during(attempted))
+        };
+        within(timeout, attempted, prepare).await?;
+        Ok(reader)
     }
 
     /// Keeps a connection that is ready for the next statement.

@@ -1,11 +1,11 @@
 //! Reads the events of claimed outbox rows back from the hypertable.
 //!
-//! Rows that stand for a whole batch are read together by one binary COPY, by `batch_id = any` (docs/adr/0001) within
-//! windows of time that keep other chunks out. COPY, because it costs both sides less CPU than a typed query. Rows that
+//! Rows that stand for a whole batch are read together by one binary COPY, by `batch_id` (docs/adr/0001) within windows of
+//! time that keep other chunks out. COPY, because it costs both sides less CPU than a typed query. Rows that
 //! list their events are read by the key. An event that retention took meanwhile is simply not among the answers; the
 //! caller counts.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
@@ -23,6 +23,11 @@ use crate::event::{StoredEvent, Timestamp};
 
 /// Windows closer than this are read as one.
 const NEAR_MICROS: i64 = 6 * 3_600_000_000;
+/// How much wider than the rows' times a window is; less than half of [`NEAR_MICROS`], so that windows stay apart.
+///
+/// PostgreSQL takes a window of a second, later than what it last analysed, for one row, and then reads all of that second by
+/// its time. A window of hours never looks smaller than a few batches.
+const WIDER_MICROS: i64 = 3_600_000_000;
 
 impl Outbox {
     /// Reads the open events of each row, in no particular order within a row.
@@ -54,7 +59,7 @@ impl Outbox {
         for (number, row) in rows.iter().enumerate().filter(|(_, row)| row.open.is_none()) {
             of_batch.entry(row.batch_id).or_default().push(number);
         }
-        let statement = copy_statement(&windows(rows), of_batch.keys());
+        let statement = copy_statement(&windows(rows), &of_batch.keys().copied().collect());
         let mut place = |event: StoredEvent, _: Option<i64>| {
             let owner = of_batch.get(&event.batch_id).into_iter().flatten().find(|number| {
                 rows.get(**number).is_some_and(|row| {
@@ -129,14 +134,22 @@ async fn read_listed_events(
 }
 
 /// Numbers and times only, so nothing in it can be anything but a literal; COPY takes no parameters.
-fn copy_statement<'b>(windows: &[(Timestamp, Timestamp)], batches: impl Iterator<Item = &'b i64>) -> String {
-    let batches = batches.map(i64::to_string).collect::<Vec<_>>().join(",");
+///
+/// Batches are named twice: in a chunk that was never analysed PostgreSQL takes a list for a tenth of the table, and a range
+/// for a two-hundredth.
+fn copy_statement(windows: &[(Timestamp, Timestamp)], batches: &BTreeSet<i64>) -> String {
+    let (Some(least), Some(most)) = (batches.first(), batches.last()) else {
+        return String::new();
+    };
+    let list = batches.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
     let selects: Vec<String> = windows
         .iter()
         .map(|(first, last)| {
-            let (first, last) = (first.to_rfc3339(), last.to_rfc3339());
+            let first = Timestamp(first.0.saturating_sub(WIDER_MICROS)).to_rfc3339();
+            let last = Timestamp(last.0.saturating_add(WIDER_MICROS)).to_rfc3339();
             format!(
-                "select {COLUMNS} from public.application_logs where batch_id = any('{{{batches}}}'::bigint[]) and \
+                "select {COLUMNS} from public.application_logs where batch_id between {least} and {most} and \
+                 batch_id = any('{{{list}}}'::bigint[]) and \
                  \"timestamp\" between '{first}'::timestamptz and '{last}'::timestamptz"
             )
         })
