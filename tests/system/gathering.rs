@@ -61,3 +61,33 @@ async fn a_backlog_does_not_rest_though_its_rows_do_not_fill_a_claim() {
     stores.service.restart_with(lingering).await;
     stores.assert_delivered_exactly_once(56).await;
 }
+
+#[tokio::test]
+async fn a_stream_with_a_backlog_keeps_no_other_waiting_and_gives_its_newest_events_first() {
+    let mut stores = FakeStores::start().await;
+    let one_claim_a_bulk = Settings::new(stores.database.url(), &stores.fake.url(), "default")
+        .set("delivery.workers", "1")
+        .set("delivery.claim_events_max", "10")
+        .set("events.body_tenants", "[\"other\"]");
+    let away = one_claim_a_bulk
+        .clone()
+        .set("elasticsearch.urls", "[\"http://127.0.0.1:1\"]");
+    stores.service.kill();
+    stores.service.restart_with(away).await;
+    let mut others = fresh(3);
+    for event in others.as_array_mut().expect("an array") {
+        event["tenant"] = "other".into();
+    }
+    stores.service.ingest(&others).await;
+    for count in 5..11 {
+        stores.service.ingest(&fresh(count)).await;
+    }
+    stores.service.kill();
+    stores.service.restart_with(one_claim_a_bulk).await;
+    stores.service.until_delivered().await;
+    let sizes: Vec<usize> = stores.fake.bulks().iter().map(|bulk| bulk.items.len()).collect();
+    let place = sizes.iter().position(|size| *size == 3).expect("the other's bulk");
+    assert!(place < 2, "{sizes:?}");
+    let backlog: Vec<usize> = sizes.into_iter().filter(|size| *size != 3).collect();
+    assert_eq!(backlog, [10, 9, 8, 7, 6, 5]);
+}

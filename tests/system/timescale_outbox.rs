@@ -4,8 +4,10 @@ use std::time::{Duration, Instant};
 
 use log_writer_service::event::Timestamp;
 use log_writer_service::timescale::{
-    ClaimOrder, ClaimRequest, IndexRefusal, OutboxId, OutboxRow, Rest, Settlement, WorkKind,
+    Actor, ClaimOrder, ClaimRequest, IndexRefusal, OutboxId, OutboxRow, Rest, Settlement, WorkKind, annotate,
+    requeue_annotated,
 };
+use serde_json::json;
 use sqlx::{Connection, Row};
 use uuid::Uuid;
 
@@ -14,6 +16,36 @@ use crate::timescale_database::{MODE, STREAM, TestDatabase, event, id, request, 
 pub(crate) const OWNER: Uuid = Uuid::from_u128(1);
 pub(crate) const OTHER: Uuid = Uuid::from_u128(2);
 pub(crate) const LEASE: Duration = Duration::from_secs(60);
+
+/// As the first claim of a process.
+const NEWEST: ClaimOrder<'_> = ClaimOrder::NewestFirst { after: "" };
+const STATEMENTS: [(&str, ClaimOrder<'_>); 2] = [
+    (
+        include_str!("../../log-writer-service/src/timescale/sql/claim_oldest.sql"),
+        ClaimOrder::OldestFirst,
+    ),
+    (
+        include_str!("../../log-writer-service/src/timescale/sql/claim_newest.sql"),
+        NEWEST,
+    ),
+];
+
+/// A statement of [`STATEMENTS`] with what it takes: somebody else's claim.
+fn bound<'q>(
+    sql: &'q str,
+    order: ClaimOrder<'q>,
+) -> sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments> {
+    let query = sqlx::query(sql)
+        .bind(OTHER)
+        .bind(LEASE)
+        .bind(5_000_i64)
+        .bind(8_000_000_i64)
+        .bind::<&[String]>(&[]);
+    match order {
+        ClaimOrder::OldestFirst => query,
+        ClaimOrder::NewestFirst { after } => query.bind(after),
+    }
+}
 
 pub(crate) fn oldest(owner: Uuid) -> ClaimRequest<'static> {
     ClaimRequest {
@@ -86,12 +118,35 @@ async fn a_claim_takes_neighbours_of_one_target_within_its_limits() {
                 .all(|row| row.attempts == 1 && row.kind == WorkKind::Fresh && &*row.target == STREAM)
         );
         let newest = ClaimRequest {
-            order: ClaimOrder::NewestFirst,
+            order: NEWEST,
             ..oldest(OTHER)
         };
         assert_eq!(batch_ids(&claim(database, newest).await), [6, 5]);
         assert_eq!(batch_ids(&claim(database, newest).await), [4]);
         assert!(claim(database, newest).await.is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn targets_take_turns_and_each_gives_its_newest_rows() {
+    with_database(async |database| {
+        batches(database, 0..1, "logs-app-a").await;
+        batches(database, 1..2, "logs-app-b").await;
+        batches(database, 2..6, "logs-app-c").await;
+        let mut taken = Vec::new();
+        let mut after = String::new();
+        for _ in 0..6 {
+            let request = ClaimRequest {
+                events_max: 1,
+                order: ClaimOrder::NewestFirst { after: &after },
+                ..oldest(OWNER)
+            };
+            let rows = claim(database, request).await;
+            taken.extend(batch_ids(&rows));
+            after = rows[0].target.to_string();
+        }
+        assert_eq!(taken, [1, 2, 6, 5, 4, 3]);
     })
     .await;
 }
@@ -153,7 +208,7 @@ async fn claims_at_once_never_share_a_row() {
         batches(database, 0..60, STREAM).await;
         let take = |number: u128| {
             let order = if number.is_multiple_of(2) {
-                ClaimOrder::NewestFirst
+                NEWEST
             } else {
                 ClaimOrder::OldestFirst
             };
@@ -190,24 +245,10 @@ async fn a_claim_under_way_locks_its_own_target_alone() {
         batches(database, 0..1, "logs-app-a").await;
         batches(database, 1..2, "logs-app-b").await;
         batches(database, 2..3, "logs-app-c").await;
-        for (sql, order) in [
-            (
-                include_str!("../../log-writer-service/src/timescale/sql/claim_oldest.sql"),
-                ClaimOrder::OldestFirst,
-            ),
-            (
-                include_str!("../../log-writer-service/src/timescale/sql/claim_newest.sql"),
-                ClaimOrder::NewestFirst,
-            ),
-        ] {
+        for (sql, order) in STATEMENTS {
             let mut bystander = database.bystander().await;
             let mut under_way = bystander.begin().await.expect("begun");
-            sqlx::query(sql)
-                .bind(OTHER)
-                .bind(LEASE)
-                .bind(5_000_i64)
-                .bind(8_000_000_i64)
-                .bind::<&[String]>(&[])
+            bound(sql, order)
                 .fetch_one(&mut *under_way)
                 .await
                 .expect("claimed, not committed");
@@ -546,6 +587,30 @@ async fn batches_whose_times_overlap_are_read_back_each_for_itself() {
     .await;
 }
 
+/// The annotation's row goes first; after a rollover in between, the event's own would find nothing in the write index.
+#[tokio::test]
+async fn a_row_whose_event_was_annotated_before_it_was_ever_claimed_is_looked_up() {
+    with_database(async |database| {
+        batches(database, 0..2, STREAM).await;
+        let asked = json!({"id": id(0), "timestamp": time(0).to_rfc3339(), "analysis": {"cause": "disk"}});
+        annotate(&database.pool, &asked, &Actor::of_process())
+            .await
+            .expect("annotated");
+        let target = |_: &str, _: Timestamp| STREAM.into();
+        let requeued = requeue_annotated(&database.pool, "test", target).await;
+        assert_eq!(requeued.expect("requeued"), 1);
+        let rows = claim(database, oldest(OWNER)).await;
+        let attempts: Vec<_> = rows.iter().map(|row| (row.kind, row.batch_id, row.attempts)).collect();
+        let expected = [
+            (WorkKind::Fresh, 1, 2),
+            (WorkKind::Replace, 1, 2),
+            (WorkKind::Fresh, 2, 1),
+        ];
+        assert_eq!(attempts, expected);
+    })
+    .await;
+}
+
 /// Fills the outbox itself; these rows stand for no events, and leave the books alone.
 async fn fill_outbox(database: &TestDatabase, rows: i64, target: &str, waits: &str) {
     database
@@ -576,38 +641,27 @@ async fn a_claim_costs_about_the_same_over_a_hundred_thousand_rows() {
             times[7]
         };
         fill_outbox(database, 10_000, STREAM, "0").await;
-        let (oldest_few, newest_few) = (
-            median(ClaimOrder::OldestFirst).await,
-            median(ClaimOrder::NewestFirst).await,
-        );
+        let (oldest_few, newest_few) = (median(ClaimOrder::OldestFirst).await, median(NEWEST).await);
         // Rows that wait at both ends, and a target that is not asked for.
         fill_outbox(database, 50_000, "logs-app-a", "1 hour").await;
         fill_outbox(database, 50_000, STREAM, "0").await;
-        let (oldest_many, newest_many) = (
-            median(ClaimOrder::OldestFirst).await,
-            median(ClaimOrder::NewestFirst).await,
-        );
+        let (oldest_many, newest_many) = (median(ClaimOrder::OldestFirst).await, median(NEWEST).await);
         assert!(oldest_many < oldest_few * 6, "{oldest_few:?} → {oldest_many:?}");
         assert!(newest_many < newest_few * 6, "{newest_few:?} → {newest_many:?}");
 
         let mut connection = database.bystander().await;
-        let sql = include_str!("../../log-writer-service/src/timescale/sql/claim_oldest.sql");
-        let plan: Vec<String> = sqlx::query(&format!("explain {sql}"))
-            .bind(OWNER)
-            .bind(LEASE)
-            .bind(5_000_i64)
-            .bind(8_000_000_i64)
-            .bind::<&[String]>(&[])
-            .fetch_all(&mut connection)
-            .await
-            .expect("a plan")
-            .iter()
-            .map(|row| row.get(0))
-            .collect();
-        assert!(
-            !plan.iter().any(|line| line.contains("Seq Scan on outbox")),
-            "{plan:#?}"
-        );
+        for (sql, order) in STATEMENTS {
+            let explained = format!("explain {sql}");
+            let plan = bound(&explained, order)
+                .fetch_all(&mut connection)
+                .await
+                .expect("a plan");
+            let plan: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
+            assert!(
+                !plan.iter().any(|line| line.contains("Seq Scan on outbox")),
+                "{plan:#?}"
+            );
+        }
     })
     .await;
 }

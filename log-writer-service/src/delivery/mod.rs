@@ -21,6 +21,7 @@ mod late;
 mod mirror;
 mod send;
 mod suspects;
+mod turns;
 mod worker;
 
 use std::{
@@ -34,12 +35,12 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use self::mirror::{Mirror, MirrorState};
-use self::{gate::Gate, suspects::Suspects, worker::Worker};
+use self::{gate::Gate, suspects::Suspects, turns::Turns, worker::Worker};
 use crate::{
     config,
     elasticsearch::{Client, DocumentWriter, Targets},
     shutdown::Tasks,
-    timescale::{ClaimOrder, Outbox, OutboxId, OutboxRow, requeue_annotated},
+    timescale::{Outbox, OutboxId, OutboxRow, requeue_annotated},
 };
 
 /// What delivery works with.
@@ -58,40 +59,13 @@ pub struct Delivery {
     owner: Uuid,
     /// Claims that are worked on, to be renewed: a row and its attempts, and until when it is certainly held.
     claims: Mutex<HashMap<(OutboxId, i32), Instant>>,
-    /// Taken while rows are claimed: workers that come at once would share out what was gathered, and hide rows from one
-    /// another, so that a stream with much looks like one with little.
-    claiming: tokio::sync::Mutex<Turns>,
+    /// Whose turn it is; taken while rows are claimed. Workers that come at once would share out what was gathered, and hide
+    /// rows from one another, so that a stream with much looks like one with little.
+    turns: tokio::sync::Mutex<Turns>,
     /// Taken while a claim above `delivery.claim_bytes_max` is worked on: one event that large, and one at a time.
     oversized: tokio::sync::Mutex<()>,
     /// How long a shutdown waits for a bulk that was sent.
     drain: Duration,
-}
-
-/// How often the oldest rows have their turn.
-const OLDEST_EVERY: Duration = Duration::from_secs(60);
-
-/// Which end of the outbox the next claim is from: the newest, but once in [`OLDEST_EVERY`] the oldest, so that nothing waits
-/// for ever where more comes than Elasticsearch takes.
-///
-/// Not half and half: then each Lucene segment has ids of both ends, and Elasticsearch must look into all of them for each id
-/// of a backlog (`docs/adr/0006-delivery-takes-the-newest-first.md`).
-#[derive(Debug)]
-struct Turns {
-    oldest: Instant,
-}
-
-impl Turns {
-    fn starting(now: Instant) -> Self {
-        Self { oldest: now }
-    }
-
-    fn next(&mut self, now: Instant) -> ClaimOrder {
-        if now.saturating_duration_since(self.oldest) < OLDEST_EVERY {
-            return ClaimOrder::NewestFirst;
-        }
-        self.oldest = now;
-        ClaimOrder::OldestFirst
-    }
 }
 
 /// How large one `_bulk` may be.
@@ -153,7 +127,7 @@ impl Delivery {
             mirror: parts.mirror,
             owner: Uuid::new_v4(),
             claims: Mutex::default(),
-            claiming: tokio::sync::Mutex::new(Turns::starting(Instant::now())),
+            turns: tokio::sync::Mutex::new(Turns::beginning_at(Instant::now())),
             oversized: tokio::sync::Mutex::default(),
             drain: parts.drain,
         }
@@ -272,20 +246,5 @@ impl Delivery {
 
     fn claims(&self) -> std::sync::MutexGuard<'_, HashMap<(OutboxId, i32), Instant>> {
         self.claims.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_oldest_have_a_turn_a_minute() {
-        let start = Instant::now();
-        let mut turns = Turns::starting(start);
-        let oldest: Vec<u64> = (0..=180)
-            .filter(|second| turns.next(start + Duration::from_secs(*second)) == ClaimOrder::OldestFirst)
-            .collect();
-        assert_eq!(oldest, [60, 120, 180]);
     }
 }

@@ -103,7 +103,7 @@ impl Worker {
     /// One claim from beginning to end; false if there was nothing to claim.
     async fn step(&self) -> Result<bool, StoreError> {
         let delivery = &self.delivery;
-        let mut claiming = delivery.claiming.lock().await;
+        let mut turns = delivery.turns.lock().await;
         let now = Instant::now();
         if !delivery.gate.may_claim(now) {
             return Ok(false);
@@ -114,7 +114,7 @@ impl Worker {
             lease: delivery.settings.lease,
             events_max: delivery.settings.claim_events_max,
             bytes_max: i64::try_from(delivery.settings.claim_bytes_max).unwrap_or(i64::MAX),
-            order: claiming.next(now),
+            order: turns.next_order(now),
             left_alone: &left_alone,
         };
         let rows = delivery.outbox.claim(&request).await?;
@@ -126,12 +126,13 @@ impl Worker {
         let taken_over = rows.iter().filter(|row| row.taken_over).count();
         metric::claimed(later, taken_over, rows.len());
         if let Some(row) = rows.first() {
+            turns.had_turn(&row.target, now);
             delivery.gate.probe_stream(&row.target, now);
             if took_all_of_little(&rows, &delivery.settings) {
                 delivery.gate.let_rest(&row.target, now);
             }
         }
-        drop(claiming);
+        drop(turns);
         let claims: Vec<(OutboxId, i32)> = rows.iter().map(|row| (row.id, row.attempts)).collect();
         let _renewed = delivery.keep_claims(claims, now);
         self.deliver(rows).await?;

@@ -157,7 +157,11 @@ fn describe_database() {
         "Events committed and not yet settled in Elasticsearch."
     );
     describe_gauge!("log_writer_outbox_bytes", "Encoded bytes of these events.");
-    describe_gauge!("log_writer_outbox_oldest_age_seconds", "Age of the oldest outbox row.");
+    describe_gauge!(
+        "log_writer_outbox_oldest_age_seconds",
+        "Age of the oldest outbox row. It stays until a drain has ended; log_writer_outbox_events tells how far \
+         that has come."
+    );
     describe_gauge!(
         "log_writer_elasticsearch_ready",
         "1 if templates and policy are in place and nothing is paused."

@@ -22,10 +22,13 @@ pub const CLAIM_ROWS_MAX: i64 = 256;
 
 /// Which rows go first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClaimOrder {
-    /// Live events stay current.
-    NewestFirst,
-    /// Nothing waits for ever.
+pub enum ClaimOrder<'a> {
+    /// The newest of one target: live events stay current. Targets take turns by their names, the one after this name first.
+    NewestFirst {
+        /// The target that had its turn last.
+        after: &'a str,
+    },
+    /// The oldest of all targets.
     OldestFirst,
 }
 
@@ -41,7 +44,7 @@ pub struct ClaimRequest<'a> {
     /// Bytes at most; one larger row is taken alone.
     pub bytes_max: i64,
     /// Which rows go first.
-    pub order: ClaimOrder,
+    pub order: ClaimOrder<'a>,
     /// Targets to leave alone.
     pub left_alone: &'a [String],
 }
@@ -56,16 +59,19 @@ impl Outbox {
     /// A claim that nobody heard of ends with its lease.
     pub async fn claim(&self, request: &ClaimRequest<'_>) -> Result<Vec<OutboxRow>, StoreError> {
         let attempted = "claim outbox rows";
-        let sql = match request.order {
-            ClaimOrder::OldestFirst => include_str!("sql/claim_oldest.sql"),
-            ClaimOrder::NewestFirst => include_str!("sql/claim_newest.sql"),
+        let (sql, after) = match request.order {
+            ClaimOrder::OldestFirst => (include_str!("sql/claim_oldest.sql"), None),
+            ClaimOrder::NewestFirst { after } => (include_str!("sql/claim_newest.sql"), Some(after)),
         };
-        let query = sqlx::query(sql)
+        let mut query = sqlx::query(sql)
             .bind(request.owner)
             .bind(request.lease)
             .bind(request.events_max)
             .bind(request.bytes_max)
             .bind(request.left_alone);
+        if let Some(after) = after {
+            query = query.bind(after);
+        }
         // One statement, which commits itself.
         failpoint!("claim::before");
         let rows = on_pool(&self.pool, ANSWER_TIMEOUT, attempted, async |connection| {

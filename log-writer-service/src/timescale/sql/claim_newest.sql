@@ -1,4 +1,5 @@
--- Claims neighbouring rows of one target, newest first.
+-- Claims neighbouring rows of one target, newest first. Targets take turns, $6 is the last that had one: by the newest row
+-- one with a backlog and live traffic would have every turn.
 --
 -- Index: outbox_claim_idx (target, batch_id, id, next_attempt_at): one step for each target (loose scan), then from its
 -- end; rows that wait are passed over inside the index. The order is by batch and not by id alone, because for that
@@ -16,13 +17,8 @@ with recursive targets as (
 heads as materialized (
   select t.target
   from targets t
-  cross join lateral (
-    select o.batch_id, o.id from log_writer.outbox o
-    where o.target = t.target and o.next_attempt_at <= now()
-    order by o.batch_id desc, o.id desc limit 1
-  ) first
   where t.target is not null and t.target <> all ($5::text[])
-  order by first.batch_id desc, first.id desc
+  order by t.target <= $6::text, t.target
 ),
 chosen as materialized (
   select h.target

@@ -23,6 +23,14 @@ enqueued as (
   from found f
   group by f.target, f.tenant
 ),
+-- Rows of theirs that nobody has claimed yet may come after this one: then they have to look up too.
+fresh as (
+  update log_writer.outbox o set attempts = 1
+  where o.id in (
+    select u.id from log_writer.outbox u
+    where (u.target, u.batch_id) in (select f.target, f.batch_id from found f) and u.kind = 'fresh' and u.attempts = 0
+    for update skip locked)
+),
 letters as (
   update log_writer.dead_letters d set redriven_at = now(), look_at = null
   from found f
