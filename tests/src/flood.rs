@@ -41,6 +41,24 @@ struct Kind {
     chunked: bool,
 }
 
+/// Why nothing can be committed.
+#[derive(Debug, Clone, Copy)]
+enum Stall {
+    /// Every commit waits for a lock.
+    Locked,
+    /// PostgreSQL takes bytes and says nothing.
+    Silent,
+}
+
+impl fmt::Display for Stall {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Locked => "locked",
+            Self::Silent => "silent",
+        })
+    }
+}
+
 /// What one sender was told.
 #[derive(Debug, Clone, Copy)]
 struct Told {
@@ -133,8 +151,9 @@ pub struct Report {
     pub peaks: [u64; 2],
     /// What is promised.
     pub bound: u64,
-    /// How often each status was answered to bodies of a kind; `None`: a broken connection.
-    pub statuses: Vec<(&'static str, BTreeMap<Option<u16>, usize>)>,
+    /// How often each status was answered in a flood, by its kind of body and its stall (`text, locked`); `None`: a broken
+    /// connection.
+    pub statuses: Vec<(String, BTreeMap<Option<u16>, usize>)>,
     /// The slowest answer to a body, and to `/health`.
     pub slowest: [Duration; 2],
     /// The largest resident memory while such bodies were delivered to Elasticsearch, and what is promised for that.
@@ -148,7 +167,7 @@ impl Report {
         self.peaks.iter().all(|peak| *peak <= self.bound)
             && self.delivering[0] <= self.delivering[1]
             && self.slowest[1] < Duration::from_secs(5)
-            // Of each kind one was held, which may have been stored in the end, and for others it was full; nobody was told
+            // In each flood one was held, which may have been stored in the end, and for others it was full; nobody was told
             // anything else.
             && self.statuses.iter().all(|(_, statuses)| {
                 let told = |status: u16| statuses.get(&Some(status)).copied().unwrap_or_default();
@@ -169,7 +188,7 @@ impl fmt::Display for Report {
             self.connections,
             mib(self.bound),
         )?;
-        for (kind, statuses) in &self.statuses {
+        for (flood, statuses) in &self.statuses {
             let told: Vec<String> = statuses
                 .iter()
                 .map(|(status, times)| match status {
@@ -177,7 +196,7 @@ impl fmt::Display for Report {
                     None => format!("{times} broken"),
                 })
                 .collect();
-            writeln!(formatter, "answers        {kind}: {}", told.join(", "))?;
+            writeln!(formatter, "answers        {flood}: {}", told.join(", "))?;
         }
         let [body, health] = self.slowest.map(|slowest| slowest.as_secs_f64());
         write!(
@@ -188,10 +207,10 @@ impl fmt::Display for Report {
     }
 }
 
-/// Floods a service of this program with bodies of each kind, each time while nothing can be committed: in turn behind a lock
-/// and with a PostgreSQL that takes bytes and says nothing.
+/// Floods a service of this program with bodies of each kind, twice: while every commit waits for a lock, and while PostgreSQL
+/// takes bytes and says nothing.
 ///
-/// After each, that kind must be taken again, and all that was held be given back; at the end bodies of all kinds are
+/// After each flood, that kind must be taken again, and all that was held be given back; at the end bodies of all kinds are
 /// delivered.
 ///
 /// # Panics
@@ -213,15 +232,19 @@ pub async fn large_bodies(place: Place<'_>, connections: usize, body_bytes: usiz
     let (_, before) = service.memory();
     let mut slowest = [Duration::ZERO; 2];
     let mut statuses = Vec::new();
-    for (kind, is_locked) in kinds.iter().zip([true, false].into_iter().cycle()) {
+    let floods = kinds
+        .iter()
+        .flat_map(|kind| [(kind, Stall::Locked), (kind, Stall::Silent)]);
+    for (kind, stall) in floods {
         let stalled = async {
-            if is_locked {
-                flood_behind_a_lock(service.address(), &database, kind, connections).await
-            } else {
-                to_postgres.set(Mode::Stall);
-                let told = flood(service.address(), kind, connections).await;
-                to_postgres.set(Mode::Forward);
-                told
+            match stall {
+                Stall::Locked => flood_behind_a_lock(service.address(), &database, kind, connections).await,
+                Stall::Silent => {
+                    to_postgres.set(Mode::Stall);
+                    let told = flood(service.address(), kind, connections).await;
+                    to_postgres.set(Mode::Forward);
+                    told
+                }
             }
         };
         let told = tokio::select! {
@@ -229,12 +252,12 @@ pub async fn large_bodies(place: Place<'_>, connections: usize, body_bytes: usiz
             () = ask_for_health(service.address(), &mut slowest[1]) => unreachable!("it never ends"),
         };
         take_all(&service, std::slice::from_ref(kind)).await;
-        let mut of_kind = BTreeMap::new();
+        let mut answers = BTreeMap::new();
         for one in told {
-            *of_kind.entry(one.status).or_default() += 1;
+            *answers.entry(one.status).or_default() += 1;
             slowest[0] = slowest[0].max(one.took);
         }
-        statuses.push((kind.name, of_kind));
+        statuses.push((format!("{}, {stall}", kind.name), answers));
     }
     let (_, peak) = service.memory();
     drop(service);

@@ -95,15 +95,18 @@ impl Arena {
 
     /// Events that wait for Elasticsearch, and those that it has: by the books, which are a few rows. To ask the service would
     /// have it count the outbox, ten times a second, on the processors that are measured.
+    ///
+    /// # Panics
+    /// If the books cannot be read.
     pub async fn outstanding_and_indexed(&self) -> (u64, u64) {
-        let sum = async |accounts: &str| {
-            let query = format!("select coalesce(sum({accounts}), 0)::bigint from log_writer.books");
-            self.database.number(&query).await.unsigned_abs()
-        };
-        (
-            sum("mirrored - indexed - index_dead_lettered - expired").await,
-            sum("indexed").await,
-        )
+        let query = "select coalesce(sum(mirrored - indexed - index_dead_lettered - expired), 0)::bigint, \
+            coalesce(sum(indexed), 0)::bigint from log_writer.books";
+        let (outstanding, indexed): (i64, i64) = sqlx::query_as(query)
+            .fetch_one(self.database.pool())
+            .await
+            .expect("the books can be read");
+        let events = |sum: i64| u64::try_from(sum).expect("books are not negative");
+        (events(outstanding), events(indexed))
     }
 
     /// Gives Elasticsearch back and waits until nothing is left to deliver, or no more than `left`.

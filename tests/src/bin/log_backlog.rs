@@ -4,10 +4,10 @@
 //! log-backlog --database-url postgres://… --elasticsearch-url http://… --events 200000 --slow-seconds 20
 //! ```
 //!
-//! Part one: many connections send large bodies while PostgreSQL is locked; the peak of resident memory is compared with
-//! what docs/OPERATIONS.md promises. Part two, in rounds: events at full rate with Elasticsearch up and with it down, the
-//! same documents by plain `_bulk`, the drain. Part three: a large backlog at full rate, then a slow one, then the drain
-//! with live traffic. Ends with 1 if a promise is broken.
+//! Part one: many connections send large bodies while PostgreSQL is stalled, behind a lock and by silence; the peak of
+//! resident memory is compared with what docs/OPERATIONS.md promises. Part two, in rounds: events at full rate with
+//! Elasticsearch up and with it down, the same documents by plain `_bulk`, the drain. Part three: a large backlog at full
+//! rate, then a slow one, then the drain with live traffic. Ends with 1 if a promise is broken.
 #![expect(clippy::print_stdout, reason = "a tool that reports on its terminal")]
 
 use std::{path::PathBuf, process::ExitCode, sync::Mutex, time::Duration};

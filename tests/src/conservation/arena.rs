@@ -20,7 +20,7 @@ pub(super) struct Arena {
     pub(super) servers: Arc<Servers>,
     /// One fault of PostgreSQL at a time.
     pub(super) postgres: Mutex<()>,
-    /// Elasticsearch is killed by one at a time.
+    /// Elasticsearch is killed or restarted by one at a time.
     pub(super) elasticsearch: Mutex<()>,
     /// Blocks are set by one at a time.
     pub(super) blocks: Mutex<()>,

@@ -225,7 +225,32 @@ fn length_ms(fault: Fault) -> (u64, u64) {
 
 #[cfg(test)]
 mod tests {
-    use super::{ALWAYS, Plan, Size};
+    use super::{ALWAYS, ENDS, Fault, Plan, SOMETIMES, Size};
+
+    /// Names every fault: without one of them the match is not exhaustive, and nothing compiles.
+    macro_rules! every_fault {
+        ($($fault:ident)+) => {
+            const _: fn(Fault) = |fault| match fault {
+                $(Fault::$fault)|+ => (),
+            };
+            const EVERY: &[Fault] = &[$(Fault::$fault),+];
+        };
+    }
+
+    every_fault! {
+        ReplicaKilled ReplicaFrozen FrozenWhileSending AnswerLost ClientsReset
+        CommitAnswerLost PostgresCut PostgresStalled BackendTerminated PostgresRestarted PostgresCrashed
+        BulkAnswerLost ElasticsearchStalled ElasticsearchReset ElasticsearchKilled ElasticsearchRestarted
+        ReadOnly FloodStage RolloverInReplay MappingFull
+    }
+
+    #[test]
+    fn every_fault_may_be_drawn() {
+        let drawn = [&ALWAYS[..], &SOMETIMES, &ENDS].concat();
+        for fault in EVERY {
+            assert!(drawn.contains(fault), "{fault:?} is drawn by no run");
+        }
+    }
 
     #[test]
     fn the_same_seed_draws_the_same_faults() {

@@ -1,4 +1,4 @@
-//! A PostgreSQL and an Elasticsearch of the runs' own, which may be killed and started again at will.
+//! A PostgreSQL and an Elasticsearch of the runs' own, which may be killed or restarted at will.
 //!
 //! Started by the scripts that `TEST_TIMESCALEDB_START` and `TEST_ELASTICSEARCH_START` name; stopped and removed when
 //! dropped.
@@ -6,6 +6,7 @@
 use std::process::Command;
 
 use crate::{
+    conditions::{SOON, eventually},
     search::Search,
     stack::{random_word, required},
 };
@@ -90,17 +91,31 @@ impl Servers {
 
     /// Ends Elasticsearch by SIGKILL.
     pub async fn kill_elasticsearch(&self) {
-        let pid = field(&self.elasticsearch.script.run("status", &[]).await, "pid");
-        let killed = Command::new("kill").args(["-KILL", &pid]).status();
-        assert!(
-            killed.is_ok_and(|status| status.success()),
-            "cannot kill Elasticsearch, process {pid}"
-        );
+        self.signal_elasticsearch("-KILL").await;
     }
 
-    /// Ends Elasticsearch by SIGTERM, and by SIGKILL only if it takes that for long.
+    /// Ends Elasticsearch by SIGTERM and waits until it has ended. Not by the script's `stop`, which turns to SIGKILL in
+    /// silence.
+    ///
+    /// # Panics
+    /// If it takes longer than [`SOON`].
     pub async fn stop_elasticsearch(&self) {
-        self.elasticsearch.script.run("stop", &[]).await;
+        self.signal_elasticsearch("-TERM").await;
+        let script = &self.elasticsearch.script;
+        // `status` fails once the process is gone.
+        eventually("Elasticsearch to end by SIGTERM", SOON, || async {
+            script.attempt("status", &[]).await.is_err().then_some(())
+        })
+        .await;
+    }
+
+    async fn signal_elasticsearch(&self, signal: &str) {
+        let pid = field(&self.elasticsearch.script.run("status", &[]).await, "pid");
+        let sent = Command::new("kill").args([signal, &pid]).status();
+        assert!(
+            sent.is_ok_and(|status| status.success()),
+            "cannot send {signal} to Elasticsearch, process {pid}"
+        );
     }
 
     /// Starts Elasticsearch again with the data that it has on disk.
@@ -182,14 +197,19 @@ impl Server {
 }
 
 impl Script {
-    /// Runs it off the runtime; what it prints.
+    /// Runs it, which must succeed; what it prints.
     async fn run(&self, action: &'static str, arguments: &[&str]) -> String {
+        let told = self.attempt(action, arguments).await;
+        told.unwrap_or_else(|problem| panic!("{problem}"))
+    }
+
+    /// Runs it off the runtime; what it prints, or why it failed.
+    async fn attempt(&self, action: &'static str, arguments: &[&str]) -> Result<String, String> {
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let script = self.clone();
         tokio::task::spawn_blocking(move || script.call(action, &arguments))
             .await
             .expect("a script is run to its end")
-            .unwrap_or_else(|problem| panic!("{problem}"))
     }
 
     fn call(&self, action: &str, arguments: &[String]) -> Result<String, String> {
