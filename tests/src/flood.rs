@@ -24,6 +24,7 @@ use tokio::{
 use crate::{
     client::{Answer, Connection, Request, send as ask},
     conditions::{SOON, eventually},
+    process::Process,
     proxy::{Mode, Proxy},
     service::{Service, Settings},
     stack::{Database, Stream, random_word},
@@ -132,6 +133,9 @@ const DELIVERED: Duration = Duration::from_secs(300);
 /// `http.answer_timeout` of the flooded service: a debug build takes seconds to decode such a body.
 const ANSWER_SECONDS: u64 = 10;
 
+/// Files that the service may open beside the flood's connections: its own to PostgreSQL.
+const FILES: usize = 32;
+
 /// Where a flood takes place.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'p> {
@@ -230,6 +234,7 @@ pub async fn large_bodies(place: Place<'_>, connections: usize, body_bytes: usiz
     let service = Service::start(settings("http://127.0.0.1:1", "flood").set("elasticsearch.enabled", "false")).await;
     let kinds = kinds(body_bytes);
     let (_, before) = service.memory();
+    let files = Process::of(service.pid()).open_files();
     let mut slowest = [Duration::ZERO; 2];
     let mut statuses = Vec::new();
     let floods = kinds
@@ -252,6 +257,11 @@ pub async fn large_bodies(place: Place<'_>, connections: usize, body_bytes: usiz
             () = ask_for_health(service.address(), &mut slowest[1]) => unreachable!("it never ends"),
         };
         take_all(&service, std::slice::from_ref(kind)).await;
+        // `http.connections_max` is for one flood, and so is what is promised.
+        eventually("the flood's connections to be closed", SOON, || async {
+            (Process::of(service.pid()).open_files() < files + FILES).then_some(())
+        })
+        .await;
         let mut answers = BTreeMap::new();
         for one in told {
             *answers.entry(one.status).or_default() += 1;

@@ -60,6 +60,12 @@ impl Process {
         children.sum::<Duration>() + self.sum(&[11, 12, 13, 14])
     }
 
+    /// Open files, connections among them.
+    #[must_use]
+    pub fn open_files(self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.0)).map_or(0, Iterator::count)
+    }
+
     /// Resident memory.
     #[must_use]
     pub fn resident_bytes(self) -> u64 {
