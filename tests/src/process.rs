@@ -61,9 +61,13 @@ impl Process {
     }
 
     /// Open files, connections among them.
+    ///
+    /// # Panics
+    /// If it has ended, or is somebody else's.
     #[must_use]
     pub fn open_files(self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.0)).map_or(0, Iterator::count)
+        let files = fs::read_dir(format!("/proc/{}/fd", self.0));
+        files.expect("the process's open files can be read").count()
     }
 
     /// Resident memory.

@@ -18,7 +18,7 @@ pub(crate) const OTHER: Uuid = Uuid::from_u128(2);
 pub(crate) const LEASE: Duration = Duration::from_secs(60);
 
 /// As the first claim of a process.
-const NEWEST: ClaimOrder<'_> = ClaimOrder::NewestFirst { after: "" };
+const NEWEST: ClaimOrder<'_> = ClaimOrder::NewestFirst { first: "", after: "" };
 const STATEMENTS: [(&str, ClaimOrder<'_>); 2] = [
     (
         include_str!("../../log-writer-service/src/timescale/sql/claim_oldest.sql"),
@@ -43,7 +43,7 @@ fn bound<'q>(
         .bind::<&[String]>(&[]);
     match order {
         ClaimOrder::OldestFirst => query,
-        ClaimOrder::NewestFirst { after } => query.bind(after),
+        ClaimOrder::NewestFirst { first, after } => query.bind(first).bind(after),
     }
 }
 
@@ -132,21 +132,21 @@ async fn a_claim_takes_neighbours_of_one_target_within_its_limits() {
 async fn targets_take_turns_and_each_gives_its_newest_rows() {
     with_database(async |database| {
         batches(database, 0..1, "logs-app-a").await;
-        batches(database, 1..2, "logs-app-b").await;
-        batches(database, 2..6, "logs-app-c").await;
+        batches(database, 1..3, "logs-app-b").await;
+        batches(database, 3..8, "logs-app-c").await;
         let mut taken = Vec::new();
         let mut after = String::new();
-        for _ in 0..6 {
+        for first in ["", "", "logs-app-c", "logs-app-b", "", ""] {
             let request = ClaimRequest {
                 events_max: 1,
-                order: ClaimOrder::NewestFirst { after: &after },
+                order: ClaimOrder::NewestFirst { first, after: &after },
                 ..oldest(OWNER)
             };
             let rows = claim(database, request).await;
             taken.extend(batch_ids(&rows));
             after = rows[0].target.to_string();
         }
-        assert_eq!(taken, [1, 2, 6, 5, 4, 3]);
+        assert_eq!(taken, [1, 3, 8, 2, 7, 6]);
     })
     .await;
 }

@@ -109,8 +109,8 @@ async fn read_back_by_batch(sample: &str) {
         database.execute(BATCHES).await;
         let set =
             "session_preload_libraries = 'auto_explain'; auto_explain.log_min_duration = 0; client_min_messages = log";
+        let name = database.text("select current_database()").await;
         for setting in set.split("; ") {
-            let name: String = database.text("select current_database()").await;
             database
                 .execute(&format!("alter database \"{name}\" set {setting}"))
                 .await;

@@ -109,12 +109,13 @@ impl Worker {
             return Ok(false);
         }
         let left_alone = delivery.gate.left_alone(now);
+        let turn = turns.next(now);
         let request = ClaimRequest {
             owner: delivery.owner,
             lease: delivery.settings.lease,
             events_max: delivery.settings.claim_events_max,
             bytes_max: i64::try_from(delivery.settings.claim_bytes_max).unwrap_or(i64::MAX),
-            order: turns.next_order(now),
+            order: turns.order(turn),
             left_alone: &left_alone,
         };
         let rows = delivery.outbox.claim(&request).await?;
@@ -126,9 +127,10 @@ impl Worker {
         let taken_over = rows.iter().filter(|row| row.taken_over).count();
         metric::claimed(later, taken_over, rows.len());
         if let Some(row) = rows.first() {
-            turns.had_turn(&row.target, now);
+            let is_little = took_all_of_little(&rows, &delivery.settings);
+            turns.had(turn, &row.target, !is_little, now);
             delivery.gate.probe_stream(&row.target, now);
-            if took_all_of_little(&rows, &delivery.settings) {
+            if is_little {
                 delivery.gate.let_rest(&row.target, now);
             }
         }

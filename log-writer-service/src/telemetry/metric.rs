@@ -101,7 +101,7 @@ fn describe_delivery() {
     );
     describe_counter!(
         "log_writer_claims_total",
-        "Outbox rows claimed, by attempt: first or later."
+        "Outbox rows claimed, by attempt: first or later, which looks up."
     );
     describe_counter!(
         "log_writer_claims_taken_over_total",
@@ -159,7 +159,7 @@ fn describe_database() {
     describe_gauge!("log_writer_outbox_bytes", "Encoded bytes of these events.");
     describe_gauge!(
         "log_writer_outbox_oldest_age_seconds",
-        "Age of the oldest outbox row. It stays until a drain has ended; log_writer_outbox_events tells how far \
+        "Age of the oldest outbox row. It does not fall before a drain has ended; log_writer_outbox_events tells how far \
          that has come."
     );
     describe_gauge!(

@@ -23,9 +23,11 @@ pub const CLAIM_ROWS_MAX: i64 = 256;
 /// Which rows go first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClaimOrder<'a> {
-    /// The newest of one target: live events stay current. Targets take turns by their names, the one after this name first.
+    /// The newest of one target: live events stay current. Targets take turns by their names.
     NewestFirst {
-        /// The target that had its turn last.
+        /// The target whose turn it is, if it has rows; or none by this name.
+        first: &'a str,
+        /// Else the one after this name.
         after: &'a str,
     },
     /// The oldest of all targets.
@@ -59,9 +61,9 @@ impl Outbox {
     /// A claim that nobody heard of ends with its lease.
     pub async fn claim(&self, request: &ClaimRequest<'_>) -> Result<Vec<OutboxRow>, StoreError> {
         let attempted = "claim outbox rows";
-        let (sql, after) = match request.order {
+        let (sql, turn) = match request.order {
             ClaimOrder::OldestFirst => (include_str!("sql/claim_oldest.sql"), None),
-            ClaimOrder::NewestFirst { after } => (include_str!("sql/claim_newest.sql"), Some(after)),
+            ClaimOrder::NewestFirst { first, after } => (include_str!("sql/claim_newest.sql"), Some((first, after))),
         };
         let mut query = sqlx::query(sql)
             .bind(request.owner)
@@ -69,8 +71,8 @@ impl Outbox {
             .bind(request.events_max)
             .bind(request.bytes_max)
             .bind(request.left_alone);
-        if let Some(after) = after {
-            query = query.bind(after);
+        if let Some((first, after)) = turn {
+            query = query.bind(first).bind(after);
         }
         // One statement, which commits itself.
         failpoint!("claim::before");

@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{Connection, Executor, PgConnection, PgPool, Row, postgres::PgRow};
+use sqlx::{
+    Connection, PgConnection, PgPool, Row,
+    postgres::{PgConnectOptions, PgRow},
+};
 use uuid::Uuid;
 
 use super::{error::StoreError, limits::within, pool};
@@ -74,7 +77,7 @@ pub struct OutboxRow {
     pub kind: WorkKind,
     /// The events not yet settled; `None`: all of the row.
     pub open: Option<Vec<(Uuid, Timestamp)>>,
-    /// How often it was claimed, this claim included.
+    /// How often it was claimed, this claim included; one more where documents may be there before the first.
     pub attempts: i32,
     /// Whether another process held it when its lease ended.
     pub taken_over: bool,
@@ -185,16 +188,9 @@ impl Outbox {
                 return Ok(reader);
             }
         }
-        let options = self.pool.connect_options();
-        let mut reader = pool::connect(&options, timeout).await?;
-        // A bitmap of batches is cut with one of all rows of their hours.
-        let attempted = "prepare a connection for reading back";
-        let prepare = async {
-            let prepared = reader.execute("set enable_bitmapscan = off").await;
-            prepared.map_err(StoreError::during(attempted))
-        };
-        within(timeout, attempted, prepare).await?;
-        Ok(reader)
+        // Else the bitmap of the batches may be cut with one of every row of their time.
+        let options = PgConnectOptions::clone(&self.pool.connect_options()).options([("enable_bitmapscan", "off")]);
+        pool::connect(&options, timeout).await
     }
 
     /// Keeps a connection that is ready for the next statement.

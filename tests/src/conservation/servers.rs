@@ -3,7 +3,7 @@
 //! Started by the scripts that `TEST_TIMESCALEDB_START` and `TEST_ELASTICSEARCH_START` name; stopped and removed when
 //! dropped.
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use crate::{
     conditions::{SOON, eventually},
@@ -100,22 +100,22 @@ impl Servers {
     /// # Panics
     /// If it takes longer than [`SOON`].
     pub async fn stop_elasticsearch(&self) {
-        self.signal_elasticsearch("-TERM").await;
-        let script = &self.elasticsearch.script;
-        // `status` fails once the process is gone.
+        let process = format!("/proc/{}", self.signal_elasticsearch("-TERM").await);
         eventually("Elasticsearch to end by SIGTERM", SOON, || async {
-            script.attempt("status", &[]).await.is_err().then_some(())
+            (!Path::new(&process).exists()).then_some(())
         })
         .await;
     }
 
-    async fn signal_elasticsearch(&self, signal: &str) {
+    /// Its process.
+    async fn signal_elasticsearch(&self, signal: &str) -> String {
         let pid = field(&self.elasticsearch.script.run("status", &[]).await, "pid");
         let sent = Command::new("kill").args([signal, &pid]).status();
         assert!(
             sent.is_ok_and(|status| status.success()),
             "cannot send {signal} to Elasticsearch, process {pid}"
         );
+        pid
     }
 
     /// Starts Elasticsearch again with the data that it has on disk.
@@ -199,17 +199,12 @@ impl Server {
 impl Script {
     /// Runs it, which must succeed; what it prints.
     async fn run(&self, action: &'static str, arguments: &[&str]) -> String {
-        let told = self.attempt(action, arguments).await;
-        told.unwrap_or_else(|problem| panic!("{problem}"))
-    }
-
-    /// Runs it off the runtime; what it prints, or why it failed.
-    async fn attempt(&self, action: &'static str, arguments: &[&str]) -> Result<String, String> {
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let script = self.clone();
         tokio::task::spawn_blocking(move || script.call(action, &arguments))
             .await
             .expect("a script is run to its end")
+            .unwrap_or_else(|problem| panic!("{problem}"))
     }
 
     fn call(&self, action: &str, arguments: &[String]) -> Result<String, String> {

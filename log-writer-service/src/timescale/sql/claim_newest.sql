@@ -1,5 +1,7 @@
--- Claims neighbouring rows of one target, newest first. Targets take turns, $6 is the last that had one: by the newest row
--- one with a backlog and live traffic would have every turn.
+-- Claims neighbouring rows of one target, newest first.
+--
+-- Targets take turns: $6 if it has rows, else the next by name after $7. By the newest row one with a backlog and live
+-- traffic would have every turn.
 --
 -- Index: outbox_claim_idx (target, batch_id, id, next_attempt_at): one step for each target (loose scan), then from its
 -- end; rows that wait are passed over inside the index. The order is by batch and not by id alone, because for that
@@ -18,7 +20,7 @@ heads as materialized (
   select t.target
   from targets t
   where t.target is not null and t.target <> all ($5::text[])
-  order by t.target <= $6::text, t.target
+  order by t.target <> $6::text, t.target <= $7::text, t.target
 ),
 chosen as materialized (
   select h.target

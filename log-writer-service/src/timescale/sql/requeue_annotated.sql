@@ -29,7 +29,8 @@ fresh as (
   where o.id in (
     select u.id from log_writer.outbox u
     where (u.target, u.batch_id) in (select f.target, f.batch_id from found f) and u.kind = 'fresh' and u.attempts = 0
-    for update skip locked)
+    order by u.id
+    for update)
 ),
 letters as (
   update log_writer.dead_letters d set redriven_at = now(), look_at = null
