@@ -126,8 +126,7 @@ fn kinds(body_bytes: usize) -> Vec<Kind> {
 /// What docs/OPERATIONS.md says the process takes beside `http.inflight_bytes_max`: with nothing in flight, for each
 /// connection whose body it reads, and for delivery with the default limits.
 const BASE_BYTES: u64 = 64 << 20;
-/// How much of the base is left when nothing was ever in flight, at least: a release build takes 19 MiB by then, and a debug
-/// build, which the promise is not for, 37.
+/// What is left of the base when nothing was in flight yet: a debug build, which the promise is not for, takes more by then.
 const BASE_LEFT_BYTES: u64 = 45 << 20;
 const CONNECTION_BYTES: u64 = 128 << 10;
 const DELIVERY_BYTES: u64 = 4 * 2 * (8_000_000 + 5_000_000);
