@@ -26,8 +26,8 @@ const NEAR_MICROS: i64 = 6 * 3_600_000_000;
 /// How much wider than the rows' times a window is; less than half of [`NEAR_MICROS`], so that windows stay apart.
 ///
 /// PostgreSQL takes a window of a second, later than what it last analysed, for one row, and then reads all of that second by
-/// its time. A window of minutes does not look smaller than a few batches.
-const WIDER_MICROS: i64 = 60_000_000;
+/// its time. A window of hours does not look smaller than a few batches, even where a quiet day becomes a busy one.
+const WIDER_MICROS: i64 = 3_600_000_000;
 
 impl Outbox {
     /// Reads the open events of each row, in no particular order within a row.
