@@ -149,6 +149,9 @@ pub struct Place<'p> {
     pub stream: &'p Stream,
 }
 
+/// How often each status was answered; `None`: a broken connection.
+type Answers = BTreeMap<Option<u16>, usize>;
+
 /// What came of a flood.
 #[derive(Debug)]
 pub struct Report {
@@ -157,9 +160,8 @@ pub struct Report {
     pub peaks: [u64; 2],
     /// What is promised.
     pub bound: u64,
-    /// How often each status was answered in a flood, by its kind of body and its stall (`text, locked`); `None`: a broken
-    /// connection.
-    statuses: Vec<(&'static str, Stall, BTreeMap<Option<u16>, usize>)>,
+    /// What was answered to bodies of a kind.
+    statuses: Vec<(&'static str, Stall, Answers)>,
     /// The slowest answer to a body, and to `/health`.
     pub slowest: [Duration; 2],
     /// The largest resident memory while such bodies were delivered to Elasticsearch, and what is promised for that.
@@ -168,13 +170,11 @@ pub struct Report {
 
 impl Report {
     /// Whether memory stayed within what is promised, and everybody was told to send again, in time.
-    #[must_use]
     pub fn holds(&self) -> bool {
         self.peaks.iter().all(|peak| *peak <= self.bound)
             && self.delivering[0] <= self.delivering[1]
             && self.slowest[1] < Duration::from_secs(5)
-            // In each flood one was held, which may have been stored once the lock was gone, and for others it was full;
-            // nobody was told anything else.
+            // One was held, and may have been stored once the lock was gone; for others it was full.
             && self.statuses.iter().all(|(_, stall, statuses)| {
                 let told = |status: u16| statuses.get(&Some(status)).copied().unwrap_or_default();
                 let stored_max = usize::from(*stall == Stall::Locked);

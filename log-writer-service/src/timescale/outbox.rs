@@ -189,7 +189,8 @@ impl Outbox {
             }
         }
         // Else the bitmap of the batches may be cut with one of every row of their time.
-        let options = PgConnectOptions::clone(&self.pool.connect_options()).options([("enable_bitmapscan", "off")]);
+        let options = PgConnectOptions::clone(&self.pool.connect_options());
+        let options = Box::new(options.options([("enable_bitmapscan", "off")]));
         pool::connect(&options, timeout).await
     }
 
