@@ -207,10 +207,10 @@ async fn claims_at_once_never_share_a_row() {
     with_database(async |database| {
         batches(database, 0..60, STREAM).await;
         let take = |number: u128| {
-            let order = if number.is_multiple_of(2) {
-                NEWEST
-            } else {
+            let order = if number.is_multiple_of(4) {
                 ClaimOrder::OldestFirst
+            } else {
+                NEWEST
             };
             claim(
                 database,

@@ -227,7 +227,11 @@ impl Client {
 pub(super) fn read<'a, T: Deserialize<'a>>(request: &str, body: &'a [u8]) -> Result<T, SearchError> {
     serde_json::from_slice(body).map_err(|error| SearchError::Unreadable {
         request: request.to_owned(),
-        detail: format!("{:?} at column {}", error.classify(), error.column()),
+        detail: format!(
+            "it is not Elasticsearch's JSON ({:?} at column {}); is what elasticsearch.urls names an Elasticsearch?",
+            error.classify(),
+            error.column()
+        ),
     })
 }
 

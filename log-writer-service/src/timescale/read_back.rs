@@ -39,10 +39,8 @@ impl Outbox {
             .iter()
             .map(|row| Vec::with_capacity(usize::try_from(row.events).unwrap_or_default().min(10_000)))
             .collect();
-        if rows.iter().any(|row| row.open.is_none()) {
-            let whole = self.read_whole_rows(rows, &mut events);
-            within(ANSWER_TIMEOUT, "read batches back", whole).await?;
-        }
+        let whole = self.read_whole_rows(rows, &mut events);
+        within(ANSWER_TIMEOUT, "read batches back", whole).await?;
         if rows.iter().any(|row| row.open.is_some()) {
             let attempted = "read listed events back";
             on_pool(&self.pool, ANSWER_TIMEOUT, attempted, async |connection| {
@@ -59,7 +57,9 @@ impl Outbox {
         for (number, row) in rows.iter().enumerate().filter(|(_, row)| row.open.is_none()) {
             of_batch.entry(row.batch_id).or_default().push(number);
         }
-        let statement = copy_statement(&windows(rows), &of_batch.keys().copied().collect());
+        let Some(statement) = copy_statement(&windows(rows), &of_batch.keys().copied().collect()) else {
+            return Ok(());
+        };
         let mut place = |event: StoredEvent, _: Option<i64>| {
             let owner = of_batch.get(&event.batch_id).into_iter().flatten().find(|number| {
                 rows.get(**number).is_some_and(|row| {
@@ -133,14 +133,12 @@ async fn read_listed_events(
     Ok(())
 }
 
-/// Numbers and times only, so nothing in it can be anything but a literal; COPY takes no parameters.
+/// Numbers and times only, so nothing in it can be anything but a literal; COPY takes no parameters. `None` without batches.
 ///
 /// Batches are named twice: in a chunk that was never analysed PostgreSQL takes a list for a tenth of the table, and a range
 /// for a two-hundredth.
-fn copy_statement(windows: &[(Timestamp, Timestamp)], batches: &BTreeSet<i64>) -> String {
-    let (Some(least), Some(most)) = (batches.first(), batches.last()) else {
-        return String::new();
-    };
+fn copy_statement(windows: &[(Timestamp, Timestamp)], batches: &BTreeSet<i64>) -> Option<String> {
+    let (least, most) = (batches.first()?, batches.last()?);
     let list = batches.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
     let selects: Vec<String> = windows
         .iter()
@@ -154,7 +152,10 @@ fn copy_statement(windows: &[(Timestamp, Timestamp)], batches: &BTreeSet<i64>) -
             )
         })
         .collect();
-    format!("copy ({}) to stdout (format binary)", selects.join(" union all "))
+    Some(format!(
+        "copy ({}) to stdout (format binary)",
+        selects.join(" union all ")
+    ))
 }
 
 /// Windows of time that cover the whole rows, without overlaps: no event is read twice.

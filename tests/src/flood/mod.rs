@@ -3,9 +3,9 @@
 //! Bodies of five kinds, which a sender writes and reads the answer of as Vector does; a connection that breaks before an
 //! answer is counted. Equal bodies differ by an `Idempotency-Key`, so that none is a resend of another.
 
+mod report;
+
 use std::{
-    collections::BTreeMap,
-    fmt,
     fmt::Write as _,
     io::Write as _,
     net::SocketAddr,
@@ -21,6 +21,8 @@ use tokio::{
     net::TcpStream,
 };
 
+pub use self::report::Report;
+use self::report::{Flood, Stall, Told};
 use crate::{
     client::{Answer, Connection, Request, send as ask},
     conditions::{SOON, eventually},
@@ -40,33 +42,6 @@ struct Kind {
     head: String,
     body: Bytes,
     chunked: bool,
-}
-
-/// Why nothing can be committed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stall {
-    /// Every commit waits for a lock.
-    Locked,
-    /// PostgreSQL takes bytes and says nothing.
-    Silent,
-}
-
-impl fmt::Display for Stall {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Locked => "locked",
-            Self::Silent => "silent",
-        })
-    }
-}
-
-/// What one sender was told.
-#[derive(Debug, Clone, Copy)]
-struct Told {
-    /// The status; `None`: the connection broke.
-    status: Option<u16>,
-    /// From the first byte sent to the answer.
-    took: Duration,
 }
 
 /// Bodies of so many bytes: text lines, NDJSON, one array, one that is so large only when it is expanded, and one
@@ -149,73 +124,6 @@ pub struct Place<'p> {
     pub stream: &'p Stream,
 }
 
-/// How often each status was answered; `None`: a broken connection.
-type Answers = BTreeMap<Option<u16>, usize>;
-
-/// What came of a flood.
-#[derive(Debug)]
-pub struct Report {
-    connections: usize,
-    /// The largest resident memory before anything was sent, and while it was, in bytes.
-    pub peaks: [u64; 2],
-    /// What is promised.
-    pub bound: u64,
-    /// What was answered to bodies of a kind.
-    statuses: Vec<(&'static str, Stall, Answers)>,
-    /// The slowest answer to a body, and to `/health`.
-    pub slowest: [Duration; 2],
-    /// The largest resident memory while such bodies were delivered to Elasticsearch, and what is promised for that.
-    pub delivering: [u64; 2],
-}
-
-impl Report {
-    /// Whether memory stayed within what is promised, and everybody was told to send again, in time.
-    pub fn holds(&self) -> bool {
-        self.peaks.iter().all(|peak| *peak <= self.bound)
-            && self.delivering[0] <= self.delivering[1]
-            && self.slowest[1] < Duration::from_secs(5)
-            // One was held, and may have been stored once the lock was gone; for others it was full.
-            && self.statuses.iter().all(|(_, stall, statuses)| {
-                let told = |status: u16| statuses.get(&Some(status)).copied().unwrap_or_default();
-                let stored_max = usize::from(*stall == Stall::Locked);
-                told(429) > 0
-                    && told(200) <= stored_max
-                    && told(200) + told(429) + told(503) == self.connections
-            })
-    }
-}
-
-impl fmt::Display for Report {
-    #[expect(clippy::cast_precision_loss, reason = "shown with few digits")]
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-        let [before, peak] = self.peaks.map(mib);
-        let [delivering, promised] = self.delivering.map(mib);
-        writeln!(
-            formatter,
-            "memory         {before:.0} MiB before, {peak:.0} MiB at most with {} connections; promised {:.0} MiB",
-            self.connections,
-            mib(self.bound),
-        )?;
-        for (kind, stall, statuses) in &self.statuses {
-            let told: Vec<String> = statuses
-                .iter()
-                .map(|(status, times)| match status {
-                    Some(status) => format!("{times} times {status}"),
-                    None => format!("{times} broken"),
-                })
-                .collect();
-            writeln!(formatter, "answers        {kind}, {stall}: {}", told.join(", "))?;
-        }
-        let [body, health] = self.slowest.map(|slowest| slowest.as_secs_f64());
-        write!(
-            formatter,
-            "slowest        {body:.1} s, /health {health:.2} s\n\
-             delivering     {delivering:.0} MiB at most; promised {promised:.0} MiB",
-        )
-    }
-}
-
 /// Floods a service of this program with bodies of each kind, twice: while every commit waits for a lock, and while PostgreSQL
 /// takes bytes and says nothing.
 ///
@@ -240,12 +148,10 @@ pub async fn large_bodies(place: Place<'_>, connections: usize, body_bytes: usiz
     let kinds = kinds(body_bytes);
     let (_, before) = service.memory();
     let files = Process::of(service.pid()).open_files();
-    let mut slowest = [Duration::ZERO; 2];
-    let mut statuses = Vec::new();
-    let floods = kinds
-        .iter()
-        .flat_map(|kind| [(kind, Stall::Locked), (kind, Stall::Silent)]);
-    for (kind, stall) in floods {
+    let mut slowest_health = Duration::ZERO;
+    let mut floods = Vec::new();
+    let stalls = |kind| [(kind, Stall::Locked), (kind, Stall::Silent)];
+    for (kind, stall) in kinds.iter().flat_map(stalls) {
         let stalled = async {
             match stall {
                 Stall::Locked => flood_behind_a_lock(service.address(), &database, kind, connections).await,
@@ -253,13 +159,13 @@ pub async fn large_bodies(place: Place<'_>, connections: usize, body_bytes: usiz
                     to_postgres.set(Mode::Stall);
                     let told = flood(service.address(), kind, connections).await;
                     to_postgres.set(Mode::Forward);
-                    told
+                    (None, told)
                 }
             }
         };
-        let told = tokio::select! {
+        let (held, others) = tokio::select! {
             told = stalled => told,
-            () = ask_for_health(service.address(), &mut slowest[1]) => unreachable!("it never ends"),
+            () = ask_for_health(service.address(), &mut slowest_health) => unreachable!("it never ends"),
         };
         take_all(&service, std::slice::from_ref(kind)).await;
         // `http.connections_max` is for one flood, and so is what is promised.
@@ -267,12 +173,12 @@ pub async fn large_bodies(place: Place<'_>, connections: usize, body_bytes: usiz
             (Process::of(service.pid()).open_files() < files + FILES).then_some(())
         })
         .await;
-        let mut answers = BTreeMap::new();
-        for one in told {
-            *answers.entry(one.status).or_default() += 1;
-            slowest[0] = slowest[0].max(one.took);
-        }
-        statuses.push((kind.name, stall, answers));
+        floods.push(Flood {
+            kind: kind.name,
+            stall,
+            held,
+            others,
+        });
     }
     let (_, peak) = service.memory();
     drop(service);
@@ -290,14 +196,19 @@ pub async fn large_bodies(place: Place<'_>, connections: usize, body_bytes: usiz
         connections,
         peaks: [before, peak],
         bound,
-        statuses,
-        slowest,
+        floods,
+        slowest_health,
         delivering: [service.memory().1, bound + DELIVERY_BYTES],
     }
 }
 
-/// One flood while every commit waits for a lock and one body of the kind is held.
-async fn flood_behind_a_lock(address: SocketAddr, database: &Database, kind: &Kind, connections: usize) -> Vec<Told> {
+/// One flood while every commit waits for a lock; what one more was told that was held before, then all others.
+async fn flood_behind_a_lock(
+    address: SocketAddr,
+    database: &Database,
+    kind: &Kind,
+    connections: usize,
+) -> (Option<Told>, Vec<Told>) {
     let mut stall = database.pool().begin().await.expect("a transaction");
     let lock = sqlx::query("lock table log_writer.requests in access exclusive mode");
     lock.execute(&mut *stall).await.expect("a lock");
@@ -312,9 +223,9 @@ async fn flood_behind_a_lock(address: SocketAddr, database: &Database, kind: &Ki
         stall.rollback().await.expect("unlocked");
         told
     };
-    let (mut held, told) = tokio::join!(flood(address, kind, 1), others);
-    held.extend(told);
-    held
+    let held = flood(address, kind, 1);
+    let (held, told) = tokio::join!(held, others);
+    (held.into_iter().next(), told)
 }
 
 /// Asks for `/health` without end; `slowest` becomes the slowest answer.
