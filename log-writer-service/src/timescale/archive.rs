@@ -106,8 +106,14 @@ impl ArchiveTurn {
 
     /// Gives the turn back at once; a turn that is merely dropped ends when the server notices.
     pub async fn end(self) {
-        // The turn ends with the connection, whatever is said.
-        tokio::time::timeout(Duration::from_secs(1), self.0.close()).await.ok();
+        let Self(mut connection) = self;
+        let ended = async {
+            let query = sqlx::query("select pg_advisory_unlock($1)").bind(LOCK);
+            query.execute(&mut connection).await?;
+            connection.close().await
+        };
+        // The turn ends with the connection, whatever is said; only later, where it is not said.
+        tokio::time::timeout(Duration::from_secs(1), ended).await.ok();
     }
 
     /// Chunks that may be dropped once they are archived, whole days of them, the oldest first.
