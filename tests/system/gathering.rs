@@ -34,7 +34,7 @@ async fn a_stream_that_rests_keeps_no_other_waiting() {
 
 #[tokio::test]
 async fn what_comes_while_a_stream_rests_goes_into_one_bulk() {
-    let stores = FakeStores::start_with(|settings| settings.set("delivery.linger", "5s")).await;
+    let stores = FakeStores::start_with(|settings| settings.set("delivery.linger", "20s")).await;
     stores.service.ingest(&fresh(5)).await;
     stores.service.until_delivered().await;
     for _ in 0..10 {

@@ -12,6 +12,12 @@ const LOCKED: &str = "select exists(select from pg_stat_activity where applicati
 const NO_COMMITTER: &str = "select not exists(select from pg_stat_activity where application_name like \
                             'log-writer committer%' and datname = current_database())";
 
+/// For commits that must still wait when a test has seen that they do.
+const PATIENT: CommitMode = CommitMode {
+    lock_timeout: Duration::from_secs(10),
+    ..MODE
+};
+
 async fn lock_table(database: &TestDatabase) -> PgConnection {
     let mut bystander = database.bystander().await;
     bystander
@@ -85,7 +91,7 @@ async fn a_twin_in_flight_elsewhere_is_waited_for_and_not_doubled() {
         assert_eq!(error.kind(), StoreErrorKind::LockTimeout);
 
         let mut batch = [&mut ours];
-        let (committed, ()) = tokio::join!(committer.commit(&mut batch, &MODE), async {
+        let (committed, ()) = tokio::join!(committer.commit(&mut batch, &PATIENT), async {
             database.until(LOCKED).await;
             twin.execute("commit").await.expect("committed elsewhere");
         });
@@ -101,9 +107,8 @@ async fn a_terminated_backend_is_unavailable_and_the_next_commit_connects_again(
         let mut committer = database.committer("one").await;
         let mut locker = lock_table(database).await;
         let mut cut = request("cut", &[event(1)]);
-        let mode = CommitMode { lock_timeout: Duration::from_secs(10), ..MODE };
         let mut batch = [&mut cut];
-        let (outcome, ()) = tokio::join!(committer.commit(&mut batch, &mode), async {
+        let (outcome, ()) = tokio::join!(committer.commit(&mut batch, &PATIENT), async {
             database.until(LOCKED).await;
             database
                 .execute("select pg_terminate_backend(pid) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database() and application_name like 'log-writer committer%'")
@@ -167,7 +172,7 @@ async fn a_dropped_commit_leaves_nothing_behind() {
         let mut dropped = request("dropped", &[event(1)]);
         let mut batch = [&mut dropped];
         tokio::select! {
-            outcome = committer.commit(&mut batch, &MODE) => panic!("{outcome:?}"),
+            outcome = committer.commit(&mut batch, &PATIENT) => panic!("{outcome:?}"),
             () = database.until(LOCKED) => {}
         }
         locker.execute("rollback").await.expect("released");

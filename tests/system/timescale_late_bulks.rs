@@ -118,7 +118,7 @@ async fn a_late_bulk_is_looked_for_ever_more_seldom_until_an_hour_has_passed() {
         let keep = "insert into log_writer.late_bulks (target, document_ids) values ('stream', '{a}')";
         database.execute(keep).await;
         for (settled, least, most) in [
-            ("1 second", "59 seconds", "61 seconds"),
+            ("1 second", "50 seconds", "61 seconds"),
             ("20 minutes", "19 minutes", "21 minutes"),
             ("59 minutes", "58 minutes", "60 minutes"),
         ] {

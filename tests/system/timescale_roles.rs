@@ -300,7 +300,7 @@ async fn a_readers_slow_question_is_cancelled_by_the_setting_of_its_role() {
     .expect("events");
     // As it is made, but half a minute is long for a test.
     let shorter = format!(
-        "alter role {} in database {} set statement_timeout = '200ms'",
+        "alter role {} in database {} set statement_timeout = '2s'",
         roles.name_of("log_reader"),
         roles.name_of("logs")
     );

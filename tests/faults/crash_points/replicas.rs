@@ -6,7 +6,7 @@ use log_writer_tests::{
     conditions::{SOON, eventually},
     proxy::Mode,
     search::Document,
-    service::Service,
+    service::{Service, Settings},
 };
 
 use super::{bodies::Kind, sender::Sender};
@@ -28,6 +28,12 @@ async fn frozen_at(point: &str, then: &str) -> Sender {
     sender.proxy.set(Mode::Forward);
     sender.service.until_stopped_at(point).await;
     sender
+}
+
+/// For a replica that shall not find what the sender is to find: it looks for late bulks once in its lease.
+fn looks_seldom(sender: &Sender) -> Settings {
+    let settings = sender.settings.clone().set("delivery.lease", "10m");
+    settings.set("delivery.renew_every", "1m")
 }
 
 async fn roll_over(sender: &Sender) {
@@ -59,7 +65,7 @@ async fn until_logged(sender: &Sender, line: &str) {
 async fn frozen_while_sending_and_resumed_after_another_has_delivered_it_doubles_nothing() {
     for rolls_over in [false, true] {
         let sender = frozen_before_sending("").await;
-        let other = Service::start(sender.settings.clone()).await;
+        let other = Service::start(looks_seldom(&sender)).await;
         other.until_delivered().await;
         if rolls_over {
             roll_over(&sender).await;
@@ -96,7 +102,9 @@ async fn a_death_between_a_second_copy_and_its_removal_leaves_none_after_the_nex
         // Its bulk arrives before the rollover, and it dies before it hears of it.
         let mut sender = frozen_before_sending(";delivery::after_bulk=1*return(abort)").await;
         let armed = format!("delivery::after_look_up=1*return(stop);{point}=1*return(abort)");
-        let mut other = Service::start_unasked(sender.settings.clone().failpoints(&armed));
+        // Its claim outlives what is done while it is frozen.
+        let settings = sender.settings.clone().set("delivery.lease", "8s");
+        let mut other = Service::start_unasked(settings.failpoints(&armed));
         other.until_stopped_at("delivery::after_look_up").await;
         sender.service.signal("CONT");
         sender.service.until_died_at("delivery::after_bulk").await;
@@ -118,10 +126,14 @@ async fn a_second_copy_of_one_who_lost_its_claim_and_died_is_removed_by_whoever_
     other.until_delivered().await;
     // What it knows of the other's bulk must outlive it.
     other.kill();
+    // Nobody looks before they are there and the sender is dead.
+    let look = |at: &str| format!("update log_writer.late_bulks set look_at = {at}");
+    sender.database.execute(&look("now() + interval '1 hour'")).await;
     roll_over(&sender).await;
     sender.service.signal("CONT");
     sender.service.until_died_at("delivery::after_lost_claim").await;
     assert_eq!(by_index(&sender).await, [4, 3], "the second copies are there");
+    sender.database.execute(&look("now()")).await;
     // Whoever looks for them may die as well.
     for point in ["delivery::before_delete", "delivery::before_noting_a_look"] {
         sender.respawn_armed(point, 0);

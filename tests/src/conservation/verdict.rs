@@ -47,6 +47,8 @@ pub(super) async fn judge(arena: &Arena, sent: &[Body]) -> Verdict {
     check_documents(&rows, &documents, &refused, &mut verdict);
     check_letters(arena, sent, &mut verdict).await;
     let process = arena.replicas[0].process.lock().await;
+    // A fault at the very end may have started it anew.
+    process.until_ready().await;
     let acknowledged = rows.len() as u64;
     // Content member by member, the outbox, the books: it panics with what does not hold.
     let whole = assert_delivered_exactly_once(&process, &arena.database, &documents, acknowledged);

@@ -247,7 +247,12 @@ async fn take_all(service: &Service, kinds: &[Kind]) {
             let answer = send(service.address(), kind, &format!("{word}-{}", kind.name))
                 .await
                 .ok()?;
-            (answer.status == 200 && answer.receipt().committed > 0).then_some(())
+            if answer.status != 200 {
+                return None;
+            }
+            // Of its own word alone: what was committed after its time to answer is a duplicate now.
+            let receipt = answer.receipt();
+            (receipt.committed + receipt.duplicates > 0).then_some(())
         })
         .await;
     }

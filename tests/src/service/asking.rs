@@ -1,6 +1,6 @@
 //! What a running service is asked over HTTP.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Service;
 use crate::{
@@ -29,6 +29,20 @@ impl Service {
         let answer = self.send(&Request::get("/api/v1/status")).await;
         assert_eq!(answer.status, 200, "status: {}", answer.text());
         answer.json()
+    }
+
+    /// The status once PostgreSQL has told all that it is asked for, for which it has half a second each time.
+    pub async fn known_status(&self) -> Value {
+        self.known_status_by(&Request::get("/api/v1/status")).await
+    }
+
+    /// The same by a request that has what the service wants of one.
+    pub async fn known_status_by(&self, request: &Request) -> Value {
+        eventually("PostgreSQL to tell everything of the status", SOON, || async {
+            let status = self.send(request).await.json();
+            (status["unknown"] == json!([])).then_some(status)
+        })
+        .await
     }
 
     /// Waits until the status meets a condition.
