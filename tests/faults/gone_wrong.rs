@@ -257,7 +257,8 @@ async fn a_body_that_is_refused_alone_is_kept_where_a_rehearsal_succeeds_and_eac
 
 #[tokio::test]
 async fn bodies_that_fail_alike_with_nothing_committed_between_are_not_all_kept() {
-    // Kept at the first try: that is seven transactions.
+    // Enough to keep a body at its first send, eight transactions and two pauses, and for the third to wait until every request
+    // is refused at once: whether others can be committed the service has to find out by itself.
     let stage = Stage::start(|settings| settings.set("http.answer_timeout", "8s")).await;
     stage.execute(&refuse(POISON)).await;
     for _ in 0..2 {

@@ -82,7 +82,7 @@ impl CommitterTask {
                 batch = self.take() => self.attempt(committer, batch, &mut alike).await,
                 () = self.stopping.cancelled() => return self.leave(true),
                 // Nobody is sent here while it is not ready: it must find out by itself that it is again.
-                () = tokio::time::sleep(PAUSE.1), if self.kind == LaneKind::Normal && self.readiness.problem().is_some() => {
+                () = self.until_unready(), if self.kind == LaneKind::Normal => {
                     match committer.rehearse().await {
                         Ok(()) => {
                             self.readiness.set_ready();
@@ -106,6 +106,16 @@ impl CommitterTask {
             }
             if self.is_stopped_in(&mut pause).await {
                 return self.leave(slot.is_some());
+            }
+        }
+    }
+
+    /// Ends when nothing can be committed, whoever found that out, and a moment has passed.
+    async fn until_unready(&self) {
+        loop {
+            tokio::time::sleep(PAUSE.1).await;
+            if self.readiness.unready_for().is_some() {
+                return;
             }
         }
     }
