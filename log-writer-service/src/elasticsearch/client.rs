@@ -110,7 +110,14 @@ impl Client {
         struct RootVersion {
             number: String,
         }
-        let root: Root = read("GET /", &self.call(Method::Get, "", None).await?)?;
+        let body = self.call(Method::Get, "", None).await?;
+        let root: Root = read("GET /", &body).map_err(|error| match error {
+            SearchError::Unreadable { request, detail } => SearchError::Unreadable {
+                request,
+                detail: format!("{detail}; is what elasticsearch.urls names an Elasticsearch?"),
+            },
+            other => other,
+        })?;
         Ok(ClusterInfo {
             name: root.cluster_name,
             version: root.version.number,
@@ -228,7 +235,7 @@ pub(super) fn read<'a, T: Deserialize<'a>>(request: &str, body: &'a [u8]) -> Res
     serde_json::from_slice(body).map_err(|error| SearchError::Unreadable {
         request: request.to_owned(),
         detail: format!(
-            "it is not Elasticsearch's JSON ({:?} at column {}); is what elasticsearch.urls names an Elasticsearch?",
+            "it is not Elasticsearch's JSON ({:?} at column {})",
             error.classify(),
             error.column()
         ),
