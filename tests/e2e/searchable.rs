@@ -31,8 +31,8 @@ async fn an_acknowledged_event_can_be_found_about_a_second_later() {
         lags.push(answered.elapsed());
     }
     lags.sort();
-    // A refresh a second, and two cores that run everything: the median is held to what is promised, not each one.
-    assert!(lags[2] < Duration::from_secs(5), "found after {lags:?}");
+    // A refresh a second, and two cores that run everything: the second fastest is held to it, not each one.
+    assert!(lags[1] < Duration::from_secs(3), "found after {lags:?}");
     stores.assert_delivered_exactly_once(51).await;
 }
 

@@ -20,14 +20,20 @@ use crate::stage::{Aside, Stage, event, event_at, pass};
 
 /// How long one of the others may wait.
 const LONGEST: Duration = Duration::from_secs(2);
+/// The same behind [`HELD_MAX`] requests, each of which is tried alone.
+const LONGEST_BEHIND_MANY: Duration = Duration::from_secs(3);
 /// How long what holds up is held.
 const HELD: Duration = Duration::from_secs(7);
 
 /// Requests that are held up at once.
-const HELD_MAX: usize = 80;
+const HELD_MAX: usize = 200;
 
 /// Claims that the others went on.
 fn went_on(case: &str, others: Seen) -> u64 {
+    went_on_within(LONGEST, case, others)
+}
+
+fn went_on_within(longest: Duration, case: &str, others: Seen) -> u64 {
     #[expect(clippy::print_stderr, reason = "the figure of docs/RELIABILITY.md")]
     {
         eprintln!(
@@ -35,8 +41,8 @@ fn went_on(case: &str, others: Seen) -> u64 {
             others.longest, others.acknowledged
         );
     }
-    assert!(others.acknowledged > 20, "{case}: {others:?}");
-    assert!(others.longest < LONGEST, "{case}: {others:?}");
+    assert!(others.acknowledged > 10, "{case}: {others:?}");
+    assert!(others.longest < longest, "{case}: {others:?}");
     others.acknowledged
 }
 
@@ -100,7 +106,7 @@ async fn large_late_events_into_a_locked_day_leave_memory_for_the_others() {
         event
     };
     // More than all may hold together, in pieces that leave no room for one of the others.
-    let late = stage.traffic(70, move || with(event_at(day), 100_000));
+    let late = stage.traffic(120, move || with(event_at(day), 100_000));
     stage.until_a_lock_is_waited_for().await;
     eventually("late events to be refused", SOON, || async {
         let metrics = stage.service.send(&Request::get("/metrics")).await.text();
@@ -205,7 +211,8 @@ async fn many_events_in_flight_elsewhere_stop_nobody() {
         })
         .collect();
     pass(HELD).await;
-    let acknowledged = went_on(
+    let acknowledged = went_on_within(
+        LONGEST_BEHIND_MANY,
         "many requests whose events are in flight elsewhere",
         others.stop().await,
     );
@@ -318,11 +325,14 @@ async fn the_status_is_answered_within_a_second_and_names_what_is_not_known() {
     let status = stage.service.status().await;
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
     assert_eq!(status["books"], Value::Null, "{status}");
+    assert!(status["unknown"].to_string().contains("books"), "{status}");
     stage
         .service
-        .until_status("the books alone to be unknown", |status| {
-            let unknown = status["unknown"].as_array().expect("a list");
-            unknown.len() == 1 && unknown[0].to_string().contains("books")
+        .until_status("all but the books to be known", |status| {
+            status["books"].is_null()
+                && status["unknown"].as_array().is_some_and(|unknown| unknown.len() == 1)
+                && status["dead_letters"].is_object()
+                && status["postgres"]["postgres_version"].is_string()
         })
         .await;
     holder.execute("rollback").await.expect("released");

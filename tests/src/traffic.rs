@@ -17,6 +17,8 @@ use crate::client::{Answer, Request, send};
 
 /// Requests of one sender begin at least this far apart.
 const PACE: Duration = Duration::from_millis(20);
+/// Between an answer that is no 200 and the same bytes again; Vector waits a second and longer.
+const RETRY: Duration = Duration::from_millis(200);
 
 /// Sends a request once, without waiting for its answer.
 #[must_use]
@@ -95,7 +97,7 @@ async fn deliver(address: SocketAddr, request: &Request, seen: &mut Seen) {
             Err(_) => {}
         }
         seen.refused += 1;
-        tokio::time::sleep(PACE).await;
+        tokio::time::sleep(RETRY).await;
     }
     seen.acknowledged += 1;
     seen.longest = seen.longest.max(begun.elapsed());

@@ -112,7 +112,7 @@ impl ArchiveTurn {
             query.execute(&mut connection).await?;
             connection.close().await
         };
-        // The turn ends with the connection, whatever is said; only later, where it is not said.
+        // If it cannot be said, the turn ends with the connection, when the server notices.
         tokio::time::timeout(Duration::from_secs(1), ended).await.ok();
     }
 

@@ -202,7 +202,7 @@ pub async fn large_bodies(place: Place<'_>, connections: usize, body_bytes: usiz
     }
 }
 
-/// One flood while every commit waits for a lock; what one more was told that was held before, then all others.
+/// One flood while every commit waits for a lock; what the one was told that waits for it first, and what the others were.
 async fn flood_behind_a_lock(
     address: SocketAddr,
     database: &Database,

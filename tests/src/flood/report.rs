@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 /// Why nothing can be committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stall {
-    /// Every commit waits for a lock, for which one body is held before the others come.
+    /// Every commit waits for a lock; one body waits for it before the others come.
     Locked,
     /// PostgreSQL takes bytes and says nothing.
     Silent,
@@ -45,11 +45,12 @@ impl Flood {
         took.max().unwrap_or_default()
     }
 
-    /// Whether it was full for some, none but the held one was stored, and everybody was answered to.
+    /// Whether there was no room for some, none but the held one was stored, and everybody was answered.
     fn holds(&self) -> bool {
         let is = |told: &Told, statuses: &[u16]| told.status.is_some_and(|status| statuses.contains(&status));
-        // Once the lock is gone it may be stored; that it was too much cannot be, since it came first.
-        self.held.iter().all(|held| is(held, &[200, 503]))
+        // Once the lock is gone it may be stored; there was room for it, since it came first.
+        self.held.is_some() == (self.stall == Stall::Locked)
+            && self.held.iter().all(|held| is(held, &[200, 503]))
             && self.others.iter().all(|told| is(told, &[429, 503]))
             && self.others.iter().any(|told| is(told, &[429]))
     }
@@ -87,7 +88,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether memory stayed within what is promised, and everybody was told to send again, in time.
+    /// Whether memory stayed within what is promised, and everybody whose body could not be stored was told to send it again.
     #[must_use]
     pub fn holds(&self) -> bool {
         self.peaks.iter().all(|peak| *peak <= self.bound)

@@ -36,10 +36,12 @@ impl Service {
         self.known_status_by(&Request::get("/api/v1/status")).await
     }
 
-    /// The same by a request that has what the service wants of one.
+    /// The same by a request with a credential.
     pub async fn known_status_by(&self, request: &Request) -> Value {
         eventually("PostgreSQL to tell everything of the status", SOON, || async {
-            let status = self.send(request).await.json();
+            let answer = self.send(request).await;
+            assert_eq!(answer.status, 200, "status: {}", answer.text());
+            let status = answer.json();
             (status["unknown"] == json!([])).then_some(status)
         })
         .await
