@@ -644,7 +644,7 @@ async fn explained_claims(database: &TestDatabase) -> Vec<Value> {
                 .fetch_one(&mut connection)
                 .await
                 .expect("a plan");
-            plans.push(plan[0]["Plan"].clone());
+            plans.push(plan.pointer("/0/Plan").expect("a plan").clone());
         }
         connection.execute("deallocate claiming").await.expect("forgotten");
     }

@@ -111,13 +111,11 @@ impl Client {
             number: String,
         }
         let body = self.call(Method::Get, "", None).await?;
-        let root: Root = read("GET /", &body).map_err(|error| match error {
-            SearchError::Unreadable { request, detail } => SearchError::Unreadable {
-                request,
-                detail: format!("{detail}; is what elasticsearch.urls names an Elasticsearch?"),
-            },
-            other => other,
-        })?;
+        let mut root = read("GET /", &body);
+        if let Err(SearchError::Unreadable { detail, .. }) = &mut root {
+            detail.push_str("; is what elasticsearch.urls names an Elasticsearch?");
+        }
+        let root: Root = root?;
         Ok(ClusterInfo {
             name: root.cluster_name,
             version: root.version.number,
