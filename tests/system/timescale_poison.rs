@@ -170,6 +170,34 @@ async fn poison_beside_duplicates_is_told_from_them() {
 }
 
 #[tokio::test]
+async fn poison_that_takes_the_first_staging_table_with_it_is_told_from_a_duplicate() {
+    with_database(async |database| {
+        let mut committer = database.committer("one").await;
+        committer
+            .commit(&mut [&mut request("before", &[event(3)])], &MODE)
+            .await
+            .expect("committed");
+        // With a trigger rows go in one by one, so that the duplicate is met first.
+        database
+            .execute(
+                "create function refuse() returns trigger language plpgsql as $$ begin
+                   if new.message = 'event 5' then raise 'refused' using errcode = '23514'; end if; return new; end $$;
+                 create trigger refuse before insert on application_logs for each row execute function refuse()",
+            )
+            .await;
+        let receipts = committer
+            .commit(&mut [&mut request("a", &[event(3), event(5)])], &BISECT)
+            .await
+            .expect("committed");
+        assert_eq!(
+            (receipts[0].committed, receipts[0].duplicates, receipts[0].dead_lettered),
+            (0, 1, 1)
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn nothing_but_poison_is_found_in_one_go() {
     with_database(async |database| {
         let mut committer = database.committer("one").await;

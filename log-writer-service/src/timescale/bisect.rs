@@ -159,7 +159,7 @@ async fn store_range(
             Ok(()) => Ok(Vec::new()),
             // Only the SQLSTATE is matched: constraint and table in the message are the chunk's.
             Err(error) if error.sqlstate() == Some("23505") => {
-                execute(session, "rollback to savepoint rows").await?;
+                take_rows_back(session).await?;
                 staging::store_through_staging(session, batch, range).await
             }
             Err(error) => Err(error),
@@ -168,9 +168,15 @@ async fn store_range(
     if let Err(error) = &stored
         && error.kind().keeps_connection()
     {
-        execute(session, "rollback to savepoint rows").await?;
+        take_rows_back(session).await?;
     }
     stored
+}
+
+/// With the rows a staging table goes that was made after the savepoint.
+async fn take_rows_back(session: &mut Session) -> Result<(), StoreError> {
+    session.staging_made = false;
+    execute(session, "rollback to savepoint rows").await
 }
 
 async fn copy_rows(session: &mut Session, batch: &Batch<'_>, range: Range<usize>) -> Result<(), StoreError> {
