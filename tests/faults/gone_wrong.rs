@@ -37,6 +37,9 @@ async fn costs_no_event(stage: &Stage, senders: usize, broken: &str, mended: &st
     stage.until_not_ready(told).await;
     let refused = stage.service.send(&Request::json(&json!([event(0)]))).await;
     assert_eq!(refused.status, 503, "{}", refused.text());
+    // A request without events asks nothing of PostgreSQL, and tells nothing of it.
+    stage.service.send(&Request::json(&json!([]))).await;
+    assert_eq!(stage.service.send(&Request::get("/ready")).await.status, 503);
     pass(BROKEN).await;
     let rows = stage
         .database

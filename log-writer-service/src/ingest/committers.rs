@@ -263,7 +263,10 @@ impl CommitterTask {
     }
 
     pub(super) fn answer(&self, batch: Vec<Queued>, receipts: Vec<Receipt>) {
-        self.readiness.set_ready();
+        // Without events PostgreSQL was not asked.
+        if receipts.iter().any(|receipt| receipt.received > 0) {
+            self.readiness.set_ready();
+        }
         self.committed.notify_one();
         if receipts.iter().any(|receipt| receipt.committed > 0) {
             self.lanes.commits.fetch_add(1, Ordering::Relaxed);
