@@ -75,6 +75,24 @@ async fn a_body_that_drips_is_answered_408_in_time() {
 }
 
 #[tokio::test]
+async fn a_call_whose_body_never_ends_is_answered_408_in_time() {
+    let target = start_impatient().await;
+    let annotation = format!("/api/v1/logs/{}/annotation", uuid::Uuid::nil());
+    for path in ["/mcp", &annotation] {
+        let mut stream = target.connect().await;
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+             accept: application/json, text/event-stream\r\ncontent-length: 100000\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.expect("written");
+        let (said, took) = drip(stream, b"{ ").await;
+        assert_eq!(statuses(&said), [408], "{path}: {said}");
+        assert!(took < SOON, "{took:?}");
+    }
+    target.assert_unharmed(MEMORY).await;
+}
+
+#[tokio::test]
 async fn a_connection_closed_in_mid_body_stores_nothing() {
     let target = start_impatient().await;
     for _ in 0..100 {

@@ -3,19 +3,22 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use axum::{
     Extension, Json, Router,
-    extract::{ConnectInfo, DefaultBodyLimit, Path, Query, Request, rejection::JsonRejection},
+    body::Body,
+    extract::{ConnectInfo, Path, Query, Request, State, rejection::JsonRejection},
     http::{StatusCode, header, request::Parts},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::{Map, Value, json};
 
-use super::{AppState, Shared, access::NobodyIsAsked, problem};
+use super::{AppState, Shared, access::NobodyIsAsked, problem, problem_and_close};
 use crate::{
     ask::{AskError, Asker, Asking, CATALOGUE, CallExtensions, Entry, Sight, Tools, document},
     auth::Caller,
@@ -33,7 +36,8 @@ pub(super) fn routes(asker: &Asker, state: &AppState) -> Router<Shared> {
     let tools = Tools::new(asker.clone(), asking_of_call).over_http(&state.allowed_hosts, CALL_BYTES_MAX);
     let tools = Router::new()
         .route_service("/mcp", tools)
-        .layer(middleware::from_fn(tell_broken_json));
+        .layer(middleware::from_fn(tell_broken_json))
+        .layer(middleware::from_fn_with_state(state.settings.body_timeout, whole));
     let router = Router::new()
         .route("/api/openapi.json", get(async || Json(document())))
         .merge(tools);
@@ -44,6 +48,34 @@ pub(super) fn routes(asker: &Asker, state: &AppState) -> Router<Shared> {
         };
         router.route(entry.path, get(handler))
     })
+}
+
+/// Reads a call's body before anybody looks at it: who sends none of it, or too much, holds a connection for so long only.
+async fn whole(State(time): State<Duration>, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let reading = Limited::new(body, CALL_BYTES_MAX).collect();
+    let (status, name, message) = match tokio::time::timeout(time, reading).await {
+        Ok(Ok(whole)) => {
+            let body = Body::from(whole.to_bytes());
+            return next.run(Request::from_parts(parts, body)).await;
+        }
+        Ok(Err(error)) if error.is::<LengthLimitError>() => (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body_too_large",
+            "a call has at most 1 MiB",
+        ),
+        Ok(Err(_)) => (
+            StatusCode::REQUEST_TIMEOUT,
+            "body_broken",
+            "the body ended before it was complete",
+        ),
+        Err(_) => (
+            StatusCode::REQUEST_TIMEOUT,
+            "body_too_slow",
+            "the body did not arrive within http.body_timeout",
+        ),
+    };
+    problem_and_close(status, name, message)
 }
 
 /// The SDK answers 415 to a message that it cannot read, as if the type of its body were wrong.
@@ -120,13 +152,13 @@ fn asking(caller: Option<&Caller>, nobody_is_asked: bool, address: Option<IpAddr
 }
 
 /// The route of annotations; it needs a scope of its own.
-pub(super) fn annotation_route(asker: &Asker) -> Router<Shared> {
+pub(super) fn annotation_route(asker: &Asker, state: &AppState) -> Router<Shared> {
     let asker = asker.clone();
     let handler =
         move |who: Who, address: Peer, path: Path<String>, body: Annotation| annotate(asker, who, address, path, body);
     Router::new()
         .route(ANNOTATION_PATH, post(handler))
-        .layer(DefaultBodyLimit::max(CALL_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(state.settings.body_timeout, whole))
 }
 
 type Peer = ConnectInfo<SocketAddr>;

@@ -83,7 +83,7 @@ pub fn router(state: AppState) -> Router {
     let questions = match &state.asker {
         Some(asker) => ask::routes(asker, &state)
             .route_layer(asking(Scope::Read))
-            .merge(ask::annotation_route(asker).route_layer(asking(Scope::Annotate))),
+            .merge(ask::annotation_route(asker, &state).route_layer(asking(Scope::Annotate))),
         None => Router::new(),
     };
     Router::new()
