@@ -302,12 +302,15 @@ async fn old_events_are_dropped_once_they_are_delivered_and_their_counts_stay() 
             timestamp: Timestamp(now - days * DAY),
             ..event(number)
         };
-        commit(database, "a", &[aged(1, 33), aged(2, 20), aged(3, 0)]).await;
-        let events = "select sum(events)::bigint from log_stats_1m";
+        // Of the old ones more than one call drops.
+        let mut events = vec![aged(1, 20), aged(2, 0)];
+        events.extend((33..58).zip(3..).map(|(days, number)| aged(number, days)));
+        commit(database, "a", &events).await;
+        let counted = "select sum(events)::bigint from log_stats_1m";
         // Counted while it was young: what is older than two weeks is not counted any more.
         if is_community(database).await {
             database
-                .execute("call refresh_continuous_aggregate('log_stats_1m', now() - interval '40 days', now())")
+                .execute("call refresh_continuous_aggregate('log_stats_1m', now() - interval '60 days', now())")
                 .await;
         } else {
             while database
@@ -316,7 +319,7 @@ async fn old_events_are_dropped_once_they_are_delivered_and_their_counts_stay() 
                 == "true"
             {}
         }
-        assert_eq!(database.number(events).await, 3);
+        assert_eq!(database.number(counted).await, 27);
         let retention = kept_for_30_days();
         assert_eq!(
             expire(&database.pool, &retention).await.expect("done"),
@@ -324,12 +327,14 @@ async fn old_events_are_dropped_once_they_are_delivered_and_their_counts_stay() 
             "the outbox points to it"
         );
         database
-            .execute("delete from log_writer.outbox; update log_writer.books set indexed = 3")
+            .execute("delete from log_writer.outbox; update log_writer.books set indexed = 27")
             .await;
-        assert_eq!(expire(&database.pool, &retention).await.expect("done"), 1);
+        let of_call = "select log_writer.drop_old_events(interval '30 days')";
+        assert_eq!(database.number(of_call).await, 20);
+        assert_eq!(expire(&database.pool, &retention).await.expect("done"), 5);
         assert_eq!(database.number("select count(*) from application_logs").await, 2);
         assert_eq!(expire(&database.pool, &retention).await.expect("done"), 0);
-        assert_eq!(database.number(events).await, 3, "counts are kept longer than events");
+        assert_eq!(database.number(counted).await, 27, "counts are kept longer than events");
         database
             .execute("update log_writer.books set received = 2, committed = 2, mirrored = 2, indexed = 2")
             .await;

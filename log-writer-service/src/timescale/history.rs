@@ -20,6 +20,8 @@ const ROUNDS_MAX: usize = 60;
 const MOST_AT_ONCE: Duration = Duration::from_secs(600);
 /// The same where there are too many of them for that.
 const LEAST_AT_ONCE: Duration = Duration::from_secs(60);
+/// Calls that drop events at one go, of twenty chunks each; more are left to the next one.
+const DROPS_MAX: usize = 10;
 
 /// Brings the counts of the Apache edition up to date; nothing to do on Community, whose jobs do it.
 ///
@@ -57,18 +59,10 @@ pub async fn expire(pool: &PgPool, settings: &Retention) -> Result<u64, StoreErr
     if !settings.enabled {
         return Ok(0);
     }
-    let attempted = "drop events older than retention.events";
     let dropped = if settings.archive_path.is_some() {
         0
     } else {
-        on_pool(pool, ANSWER_TIMEOUT, attempted, async |connection| {
-            sqlx::query_scalar::<_, i64>("select log_writer.drop_old_events($1)")
-                .bind(settings.events)
-                .fetch_one(connection)
-                .await
-                .map_err(StoreError::during(attempted))
-        })
-        .await?
+        drop_old_events(pool, settings.events).await?
     };
     let attempted = "drop counts older than retention.stats";
     on_pool(pool, ANSWER_TIMEOUT, attempted, async |connection| {
@@ -80,5 +74,24 @@ pub async fn expire(pool: &PgPool, settings: &Retention) -> Result<u64, StoreErr
             .map_err(StoreError::during(attempted))
     })
     .await?;
-    Ok(u64::try_from(dropped).unwrap_or_default())
+    Ok(dropped)
+}
+
+async fn drop_old_events(pool: &PgPool, keep: Duration) -> Result<u64, StoreError> {
+    let attempted = "drop events older than retention.events";
+    let mut dropped = 0;
+    for _ in 0..DROPS_MAX {
+        let of_call = on_pool(pool, ANSWER_TIMEOUT, attempted, async |connection| {
+            sqlx::query_scalar::<_, i64>("select log_writer.drop_old_events($1)")
+                .bind(keep)
+                .fetch_one(connection)
+                .await
+                .map_err(StoreError::during(attempted))
+        });
+        match u64::try_from(of_call.await?).unwrap_or_default() {
+            0 => break,
+            of_call => dropped += of_call,
+        }
+    }
+    Ok(dropped)
 }
