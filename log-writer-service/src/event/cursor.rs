@@ -167,6 +167,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// One value, from its first byte to its last.
+    #[inline(always)]
     pub(super) fn value(&mut self) -> Result<Value<'a>, Broken> {
         let start = self.at;
         let kind = match self.peek().ok_or(Broken)? {

@@ -87,7 +87,8 @@ impl<'a> Members<'a> {
     }
 
     /// The next member; `None` after the last.
-    #[inline]
+    // Else each member is copied out of its `Result` just after it was written in smaller pieces, for which a processor waits.
+    #[inline(always)]
     pub(super) fn next(&mut self) -> Result<Option<Member<'a>>, Broken> {
         if !self.parts.advance()? {
             return Ok(None);
