@@ -125,7 +125,7 @@ async fn a_server_that_vanishes_is_not_waited_for_for_ever() {
         };
         let vanish = async {
             let all_wait = format!(
-                "select count(*) = {CALLS} from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+                "select count(*) = {CALLS} from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and backend_type = 'client backend'"
             );
             database.until(&all_wait).await;
             frozen.store(true, Ordering::Relaxed);
