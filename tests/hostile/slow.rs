@@ -9,7 +9,7 @@ use log_writer_tests::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
-    time::interval,
+    time::{interval, sleep},
 };
 
 use crate::{Target, head_and, read_to_end, statuses};
@@ -39,6 +39,7 @@ async fn drip(stream: TcpStream, bytes: &[u8]) -> (String, Duration) {
     let mut said = Vec::new();
     tokio::select! {
         () = dripping => {}
+        () = sleep(SOON) => {}
         // Reset is an end, too.
         _ended = from.read_to_end(&mut said) => {}
     }

@@ -56,13 +56,12 @@ impl Tools {
 
     /// As a service for HTTP that answers under these names of hosts, and no page of a browser.
     #[must_use]
-    pub fn over_http(self, hosts: &[String], body_bytes_max: usize) -> OverHttp {
+    pub fn over_http(self, hosts: &[String]) -> OverHttp {
         let settings = StreamableHttpServerConfig::default()
             .with_legacy_session_mode(false)
             .with_json_response(true)
             .with_allowed_hosts(hosts.to_vec())
-            .enforce_origin_validation()
-            .with_max_request_body_bytes(body_bytes_max);
+            .enforce_origin_validation();
         StreamableHttpService::new(move || Ok(self.clone()), Arc::default(), settings)
     }
 

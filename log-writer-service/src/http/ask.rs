@@ -18,7 +18,7 @@ use axum::{
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::{Map, Value, json};
 
-use super::{AppState, Shared, access::NobodyIsAsked, problem, problem_and_close};
+use super::{AppState, Shared, access::NobodyIsAsked, broken_body, problem, problem_and_close, slow_body};
 use crate::{
     ask::{AskError, Asker, Asking, CATALOGUE, CallExtensions, Entry, Sight, Tools, document},
     auth::Caller,
@@ -33,7 +33,7 @@ pub(super) const ANNOTATION_PATH: &str = "/api/v1/logs/{id}/annotation";
 
 /// The routes of all questions, and of the tools.
 pub(super) fn routes(asker: &Asker, state: &AppState) -> Router<Shared> {
-    let tools = Tools::new(asker.clone(), asking_of_call).over_http(&state.allowed_hosts, CALL_BYTES_MAX);
+    let tools = Tools::new(asker.clone(), asking_of_call).over_http(&state.allowed_hosts);
     let tools = Router::new()
         .route_service("/mcp", tools)
         .layer(middleware::from_fn(tell_broken_json))
@@ -54,28 +54,19 @@ pub(super) fn routes(asker: &Asker, state: &AppState) -> Router<Shared> {
 async fn whole(State(time): State<Duration>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let reading = Limited::new(body, CALL_BYTES_MAX).collect();
-    let (status, name, message) = match tokio::time::timeout(time, reading).await {
+    match tokio::time::timeout(time, reading).await {
         Ok(Ok(whole)) => {
             let body = Body::from(whole.to_bytes());
-            return next.run(Request::from_parts(parts, body)).await;
+            next.run(Request::from_parts(parts, body)).await
         }
-        Ok(Err(error)) if error.is::<LengthLimitError>() => (
+        Ok(Err(error)) if error.is::<LengthLimitError>() => problem_and_close(
             StatusCode::PAYLOAD_TOO_LARGE,
             "body_too_large",
-            "a call has at most 1 MiB",
+            &format!("a call has at most {CALL_BYTES_MAX} bytes"),
         ),
-        Ok(Err(_)) => (
-            StatusCode::REQUEST_TIMEOUT,
-            "body_broken",
-            "the body ended before it was complete",
-        ),
-        Err(_) => (
-            StatusCode::REQUEST_TIMEOUT,
-            "body_too_slow",
-            "the body did not arrive within http.body_timeout",
-        ),
-    };
-    problem_and_close(status, name, message)
+        Ok(Err(_)) => broken_body(),
+        Err(_) => slow_body(),
+    }
 }
 
 /// The SDK answers 415 to a message that it cannot read, as if the type of its body were wrong.

@@ -22,7 +22,7 @@ use axum::{
 use super::{
     Problem, Shared,
     body::{self, Read},
-    problem, problem_and_close,
+    broken_body, problem, problem_and_close, slow_body,
 };
 use crate::{
     auth::Caller,
@@ -71,20 +71,8 @@ pub(super) async fn ingest(
                 &Refusal::Busy.to_string(),
             );
         }
-        Read::Slow => {
-            return problem_and_close(
-                StatusCode::REQUEST_TIMEOUT,
-                "body_too_slow",
-                "the body did not arrive within http.body_timeout",
-            );
-        }
-        Read::Broken => {
-            return problem_and_close(
-                StatusCode::REQUEST_TIMEOUT,
-                "body_broken",
-                "the body ended before it was complete",
-            );
-        }
+        Read::Slow => return slow_body(),
+        Read::Broken => return broken_body(),
     };
     answer(result)
 }

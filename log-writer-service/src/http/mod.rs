@@ -164,3 +164,21 @@ fn problem_and_close(status: StatusCode, error: &str, message: &str) -> Response
         .insert(header::CONNECTION, header::HeaderValue::from_static("close"));
     response
 }
+
+/// To a body that takes too long.
+fn slow_body() -> Response {
+    problem_and_close(
+        StatusCode::REQUEST_TIMEOUT,
+        "body_too_slow",
+        "the body did not arrive within http.body_timeout",
+    )
+}
+
+/// To a body that ends early.
+fn broken_body() -> Response {
+    problem_and_close(
+        StatusCode::REQUEST_TIMEOUT,
+        "body_broken",
+        "the body ended before it was complete",
+    )
+}
