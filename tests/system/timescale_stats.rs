@@ -5,7 +5,7 @@ use std::time::Duration;
 use log_writer_service::{
     config::Retention,
     event::{Level, LogEvent, Timestamp, mask, pattern_of},
-    timescale::{NewPattern, expire, note_patterns, refresh_stats},
+    timescale::{NewPattern, connect_pool, expire, note_patterns, refresh_stats},
 };
 
 use crate::timescale_database::{DAY, MODE, TestDatabase, event, request, with_database};
@@ -400,6 +400,33 @@ async fn a_kind_of_message_is_noted_once_with_its_first_time() {
             rows,
             [("disk full".to_owned(), now), ("user <num> gone".to_owned(), now - DAY)]
         );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn events_of_one_minute_that_take_long_to_count_are_given_the_time() {
+    with_database(async |database| {
+        // As if nothing could be counted within the pool's limit for one statement.
+        database
+            .execute(
+                "create or replace function log_writer.refresh_stats(p_most interval default '10 minutes') returns boolean
+                 language plpgsql as $$
+                 begin
+                   if p_most > interval '1 minute' or current_setting('statement_timeout')::interval < interval '20 minutes' then
+                     raise 'canceling statement due to statement timeout' using errcode = '57014';
+                   end if;
+                   insert into log_writer.stats_stale values (now(), now());
+                   return (select count(*) < 3 from log_writer.stats_stale);
+                 end $$",
+            )
+            .await;
+        let pool = connect_pool(&database.settings).await.expect("a pool");
+        refresh_stats(&pool).await.expect("counted");
+        assert_eq!(database.number("select count(*) from log_writer.stats_stale").await, 3);
+        let limits = "select current_setting('statement_timeout')";
+        let limit: String = sqlx::query_scalar(limits).fetch_one(&pool).await.expect("a limit");
+        assert_eq!(limit, "30s", "for all that comes after");
     })
     .await;
 }

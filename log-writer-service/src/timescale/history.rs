@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use sqlx::PgPool;
+use sqlx::{Connection, PgPool};
 
 use super::{
     error::{StoreError, StoreErrorKind},
@@ -20,6 +20,10 @@ const ROUNDS_MAX: usize = 60;
 const MOST_AT_ONCE: Duration = Duration::from_secs(600);
 /// The same where there are too many of them for that.
 const LEAST_AT_ONCE: Duration = Duration::from_secs(60);
+/// How long PostgreSQL may count at one go, and the events of the least time: they can't be made fewer.
+const COUNT_TIMEOUT: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(1_800));
+/// What we wait for longer than that limit, which tells more.
+const GRACE: Duration = Duration::from_secs(5);
 /// Calls that drop events at one go, of twenty chunks each; more are left to the next one.
 const DROPS_MAX: usize = 10;
 
@@ -28,26 +32,42 @@ const DROPS_MAX: usize = 10;
 /// # Errors
 /// As any query; what was counted stays counted.
 pub async fn refresh_stats(pool: &PgPool) -> Result<(), StoreError> {
-    let attempted = "count events for log_stats";
-    let mut most = MOST_AT_ONCE;
+    let mut round = (MOST_AT_ONCE, COUNT_TIMEOUT.0);
     for _ in 0..ROUNDS_MAX {
-        let more = on_pool(pool, ANSWER_TIMEOUT, attempted, async |connection| {
-            sqlx::query_scalar::<_, bool>("select log_writer.refresh_stats($1)")
-                .bind(most)
-                .fetch_one(connection)
-                .await
-                .map_err(StoreError::during(attempted))
-        })
-        .await;
-        match more {
+        let (most, limit) = round;
+        match count_events(pool, most, limit).await {
             Ok(true) => {}
             Ok(false) => break,
-            // More events than can be counted in that time: of a shorter one.
-            Err(error) if error.kind() == StoreErrorKind::Timeout && most > LEAST_AT_ONCE => most = LEAST_AT_ONCE,
+            // More events than can be counted in that time: of a shorter one, and for as long as they take.
+            Err(error) if error.kind() == StoreErrorKind::Timeout && most > LEAST_AT_ONCE => {
+                round = (LEAST_AT_ONCE, COUNT_TIMEOUT.1);
+            }
             Err(error) => return Err(error),
         }
     }
     Ok(())
+}
+
+/// Counts the events of so much time, within a limit; whether there are more.
+async fn count_events(pool: &PgPool, most: Duration, limit: Duration) -> Result<bool, StoreError> {
+    let attempted = "count events for log_stats";
+    on_pool(pool, limit + GRACE, attempted, async |connection| {
+        let mut transaction = connection.begin().await.map_err(StoreError::during(attempted))?;
+        // In place of the pool's.
+        sqlx::query("select set_config('statement_timeout', $1, true)")
+            .bind(limit.as_millis().to_string())
+            .execute(&mut *transaction)
+            .await
+            .map_err(StoreError::during(attempted))?;
+        let more = sqlx::query_scalar("select log_writer.refresh_stats($1)")
+            .bind(most)
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(StoreError::during(attempted))?;
+        transaction.commit().await.map_err(StoreError::during(attempted))?;
+        Ok(more)
+    })
+    .await
 }
 
 /// Drops events and counts that are older than they are kept; how many chunks of events. Those that are to be archived first
