@@ -9,8 +9,10 @@ use std::{
 };
 
 use log_writer_service::timescale::{
-    ClaimOrder, ClaimRequest, Monitor, Outbox, Rest, Settlement, StoreError, StoreErrorKind, housekeep,
+    ActionOutcome, Actor, ClaimOrder, ClaimRequest, Monitor, Outbox, Requeued, Rest, Settlement, StoreError,
+    StoreErrorKind, housekeep, record, upkeep_letters,
 };
+use serde_json::json;
 use sqlx::{Executor, PgPool, postgres::PgPoolOptions};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -25,7 +27,7 @@ use crate::timescale_database::{MODE, TestDatabase, event, request, with_databas
 
 const LEASE: Duration = Duration::from_secs(60);
 /// Calls that wait at once, each on a connection of its own.
-const CALLS: u8 = 7;
+const CALLS: u8 = 11;
 
 /// A pool whose connections, once frozen, hold every byte back.
 async fn freezable_pool(database: &TestDatabase, frozen: &Arc<AtomicBool>) -> PgPool {
@@ -99,10 +101,11 @@ async fn a_server_that_vanishes_is_not_waited_for_for_ever() {
         let (outbox, monitor) = (Outbox::new(pool.clone()), Monitor::new(pool.clone()));
         let mut locker = database.bystander().await;
         locker
-            .execute("begin; lock table log_writer.outbox, log_writer.books, application_logs in access exclusive mode")
+            .execute("begin; lock table log_writer.outbox, log_writer.books, log_writer.dead_letters, log_writer.audit, application_logs in access exclusive mode")
             .await
             .expect("locked");
 
+        let (actor, target) = (Actor::of_process(), json!({}));
         let calls = async {
             let outcomes = tokio::join!(
                 outbox.claim(&claim),
@@ -112,6 +115,10 @@ async fn a_server_that_vanishes_is_not_waited_for_for_ever() {
                 outbox.read_back(&rows),
                 monitor.snapshot(LEASE / 2),
                 housekeep(&pool, &database.settings, Duration::ZERO),
+                outbox.claimed_otherwise(&held),
+                upkeep_letters(&pool, &database.settings),
+                Requeued::requeue(&pool, "worker", None, &[1], 1, 1),
+                record(&pool, &actor, "a test", &target, 0, ActionOutcome::Running),
             );
             [
                 kind(&outcomes.0),
@@ -121,6 +128,10 @@ async fn a_server_that_vanishes_is_not_waited_for_for_ever() {
                 kind(&outcomes.4),
                 kind(&outcomes.5),
                 kind(&outcomes.6),
+                kind(&outcomes.7),
+                kind(&outcomes.8),
+                kind(&outcomes.9),
+                kind(&outcomes.10),
             ]
         };
         let vanish = async {

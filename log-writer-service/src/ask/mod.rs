@@ -22,7 +22,7 @@ pub use self::{
 use crate::{
     elasticsearch::{Client, Targets},
     timescale::{
-        ActionOutcome, Actor, Question, Questions, Rows, StoreError, StoreErrorKind, annotate, progress, record,
+        ActionOutcome, Actor, Question, Questions, Rows, StoreError, StoreErrorKind, annotate, end_with, record,
     },
 };
 
@@ -250,7 +250,7 @@ impl Asker {
             .map(from_postgresql)
             .map_err(AskError::from);
         let (rows, outcome) = outcome(&answer);
-        progress(&self.pool, action, rows, outcome).await?;
+        end_with(&self.pool, action, rows, outcome).await?;
         answer
     }
 

@@ -1,6 +1,6 @@
 //! The audit trail, `log_writer.audit`: who did what and when, one row for each action of a person or a program.
 //!
-//! What is one transaction is recorded in it: [`record`] with its outcome. What takes several is begun as `running` in one of
+//! What is one transaction is recorded in it: [`record_in`] with its outcome. What takes several is begun as `running` in one of
 //! its own, each of the others adds its count by [`progress`], and the last call ends it. So nothing happens that is not
 //! recorded, and a killed action stays `running` with the count of what it did. A target holds filters and names, never
 //! what a body or a secret holds; a dry run changes nothing and shows counts only, so it is not recorded.
@@ -17,6 +17,9 @@ use super::{
     limits::{ANSWER_TIMEOUT, on_pool},
 };
 use crate::event::Timestamp;
+
+/// What was attempted, for errors.
+const RECORDING: &str = "record the action in log_writer.audit";
 
 /// Who acts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,11 +107,29 @@ impl fmt::Display for ActionId {
     }
 }
 
-/// Records an action of which `affected` are done, in the transaction of the executor.
+/// Records an action of which `affected` are done.
 ///
 /// # Errors
 /// As any query; what is not recorded must not be done.
 pub async fn record(
+    pool: &PgPool,
+    actor: &Actor,
+    action: &str,
+    target: &Value,
+    affected: i64,
+    outcome: ActionOutcome,
+) -> Result<ActionId, StoreError> {
+    on_pool(pool, ANSWER_TIMEOUT, RECORDING, async |connection| {
+        record_in(connection, actor, action, target, affected, outcome).await
+    })
+    .await
+}
+
+/// The same, in the transaction of the executor that does it.
+///
+/// # Errors
+/// As [`record`].
+pub(super) async fn record_in(
     executor: impl PgExecutor<'_>,
     actor: &Actor,
     action: &str,
@@ -126,7 +147,7 @@ pub async fn record(
         .fetch_one(executor)
         .await
         .map(ActionId)
-        .map_err(StoreError::during("record the action in log_writer.audit"))
+        .map_err(StoreError::during(RECORDING))
 }
 
 /// Counts what an action that is running did, in the transaction of the executor that does it, or ends it.
@@ -146,7 +167,7 @@ pub async fn progress(
         .execute(executor)
         .await
         .map(|_| ())
-        .map_err(StoreError::during("record the action in log_writer.audit"))
+        .map_err(StoreError::during(RECORDING))
 }
 
 /// Notes in an action that is running by how many events it corrected the books, in the transaction that does it.
@@ -160,7 +181,7 @@ pub(super) async fn correction(executor: impl PgExecutor<'_>, action: ActionId, 
         .execute(executor)
         .await
         .map(|_| ())
-        .map_err(StoreError::during("record the action in log_writer.audit"))
+        .map_err(StoreError::during(RECORDING))
 }
 
 /// Ends an action after its last transaction; `failed` tells how that was.
@@ -173,7 +194,23 @@ pub async fn end(pool: &PgPool, action: ActionId, failed: bool) -> Result<(), St
     } else {
         ActionOutcome::Done
     };
-    progress(pool, action, 0, outcome).await
+    end_with(pool, action, 0, outcome).await
+}
+
+/// Ends an action that affected so many rows.
+///
+/// # Errors
+/// As any query.
+pub async fn end_with(
+    pool: &PgPool,
+    action: ActionId,
+    affected: i64,
+    outcome: ActionOutcome,
+) -> Result<(), StoreError> {
+    on_pool(pool, ANSWER_TIMEOUT, RECORDING, async |connection| {
+        progress(connection, action, affected, outcome).await
+    })
+    .await
 }
 
 /// Which rows of the trail are asked for; what is not given matches all.

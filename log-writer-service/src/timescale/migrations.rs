@@ -135,7 +135,7 @@ async fn migrate_locked(connection: &mut PgConnection, settings: &Database) -> R
     if !applied.is_empty() {
         let (actor, target) = (audit::Actor::of_process(), serde_json::json!({ "applied": applied }));
         let count = i64::try_from(applied.len()).unwrap_or(i64::MAX);
-        audit::record(
+        audit::record_in(
             &mut *connection,
             &actor,
             "migrate",

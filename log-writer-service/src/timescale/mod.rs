@@ -50,7 +50,7 @@ pub(crate) use self::copy_out::{copy_stream, read_stream};
 pub use self::{
     annotations::{annotate, forget_annotated, requeue_annotated},
     archive::{ArchiveTurn, ArchivedEvent, ArchivedSpan, Span, TenantState, hold_events, tenant_existed},
-    audit::{ActionId, ActionOutcome, Actor, AuditFilter, AuditRow, end, progress, purge_audit, record},
+    audit::{ActionId, ActionOutcome, Actor, AuditFilter, AuditRow, end, end_with, progress, purge_audit, record},
     bare_tenant::bare_tenant,
     books::Books,
     census::{Again, Census, CountedBucket, Standing},

@@ -14,7 +14,11 @@ use sqlx::{
 };
 use uuid::Uuid;
 
-use super::{error::StoreError, limits::within, pool};
+use super::{
+    error::StoreError,
+    limits::{ANSWER_TIMEOUT, on_pool, within},
+    pool,
+};
 use crate::event::Timestamp;
 
 /// Number of an outbox row.
@@ -165,16 +169,20 @@ impl Outbox {
     pub async fn claimed_otherwise(&self, claims: &[(OutboxId, i32)]) -> Result<i64, StoreError> {
         let ids: Vec<i64> = claims.iter().map(|(id, _)| id.0).collect();
         let attempts: Vec<i32> = claims.iter().map(|(_, attempts)| *attempts).collect();
-        sqlx::query_scalar(
-            "select count(*) from log_writer.outbox o
-             join unnest($1::bigint[], $2::integer[]) as c (id, attempts) on c.id = o.id and c.attempts <> o.attempts
-             where o.claimed_by is not null",
-        )
-        .bind(ids)
-        .bind(attempts)
-        .fetch_one(&self.pool)
+        let attempted = "look for other claims";
+        on_pool(&self.pool, ANSWER_TIMEOUT, attempted, async |connection| {
+            sqlx::query_scalar(
+                "select count(*) from log_writer.outbox o
+                 join unnest($1::bigint[], $2::integer[]) as c (id, attempts) on c.id = o.id and c.attempts <> o.attempts
+                 where o.claimed_by is not null",
+            )
+            .bind(ids)
+            .bind(attempts)
+            .fetch_one(connection)
+            .await
+            .map_err(StoreError::during(attempted))
+        })
         .await
-        .map_err(StoreError::during("look for other claims"))
     }
 
     /// An idle connection for COPY, or a new one. Dropped and not kept, it is closed.

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use sqlx::{PgPool, Row};
+use sqlx::{Connection, PgPool, Row};
 
 use super::read::{LetterFilter, MATCHES};
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
     timescale::{
         audit::{self, ActionId, ActionOutcome},
         error::StoreError,
+        limits::{ANSWER_TIMEOUT, on_pool},
     },
 };
 
@@ -61,20 +62,23 @@ pub async fn purge_letters(
            order by d.last_at limit $8 for update skip locked)"
     );
     let attempted = "purge dead letters";
-    let mut transaction = pool.begin().await.map_err(StoreError::during(attempted))?;
-    let done = filter
-        .bind(sqlx::query(&sql))
-        .bind(micros(older_than))
-        .bind(limit.min(GROUP))
-        .execute(&mut *transaction)
-        .await;
-    let gone = done.map_err(StoreError::during(attempted))?.rows_affected();
-    if let Some(action) = action {
-        let count = i64::try_from(gone).unwrap_or(i64::MAX);
-        audit::progress(&mut *transaction, action, count, ActionOutcome::Running).await?;
-    }
-    transaction.commit().await.map_err(StoreError::during(attempted))?;
-    Ok(gone)
+    on_pool(pool, ANSWER_TIMEOUT, attempted, async |connection| {
+        let mut transaction = connection.begin().await.map_err(StoreError::during(attempted))?;
+        let done = filter
+            .bind(sqlx::query(&sql))
+            .bind(micros(older_than))
+            .bind(limit.min(GROUP))
+            .execute(&mut *transaction)
+            .await;
+        let gone = done.map_err(StoreError::during(attempted))?.rows_affected();
+        if let Some(action) = action {
+            let count = i64::try_from(gone).unwrap_or(i64::MAX);
+            audit::progress(&mut *transaction, action, count, ActionOutcome::Running).await?;
+        }
+        transaction.commit().await.map_err(StoreError::during(attempted))?;
+        Ok(gone)
+    })
+    .await
 }
 
 /// What looking after the dead letters found and did.
@@ -103,13 +107,17 @@ pub async fn upkeep_letters(pool: &PgPool, settings: &Database) -> Result<Letter
     }
     // Counts no further than it must.
     let quota = i64::try_from(settings.dead_letters_rows_max).unwrap_or(i64::MAX);
-    done.is_over_quota = sqlx::query_scalar(
-        "select count(*) > $1 from (select from log_writer.dead_letters where redriven_at is null limit $2) d",
-    )
-    .bind(quota)
-    .bind(quota.saturating_add(1))
-    .fetch_one(pool)
-    .await
-    .map_err(StoreError::during("count dead letters"))?;
+    let attempted = "count dead letters";
+    done.is_over_quota = on_pool(pool, ANSWER_TIMEOUT, attempted, async |connection| {
+        sqlx::query_scalar(
+            "select count(*) > $1 from (select from log_writer.dead_letters where redriven_at is null limit $2) d",
+        )
+        .bind(quota)
+        .bind(quota.saturating_add(1))
+        .fetch_one(connection)
+        .await
+        .map_err(StoreError::during(attempted))
+    })
+    .await?;
     Ok(done)
 }

@@ -253,7 +253,7 @@ impl StoredLetter {
         let row = sqlx::query(&sql).bind(id).fetch_optional(&mut *transaction).await;
         let row = row.map_err(StoreError::during(attempted))?;
         let (target, shown) = (serde_json::json!({ "ids": [id] }), i64::from(row.is_some()));
-        audit::record(
+        audit::record_in(
             &mut *transaction,
             actor,
             "dead-letters show",

@@ -10,7 +10,7 @@
 //! else removes the letter.
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgPool, Row};
+use sqlx::{Connection, PgPool, Row};
 use uuid::Uuid;
 
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
         audit::{self, ActionId, ActionOutcome},
         books::{self, Books},
         error::StoreError,
+        limits::{ANSWER_TIMEOUT, on_pool},
     },
 };
 
@@ -53,34 +54,37 @@ impl Requeued {
         bytes_max: usize,
     ) -> Result<Self, StoreError> {
         let attempted = "put dead letters into the outbox";
-        let mut transaction = pool.begin().await.map_err(StoreError::during(attempted))?;
-        let row = sqlx::query(include_str!("../sql/requeue_letters.sql"))
-            .bind(ids)
-            .bind(i64::try_from(events_max).unwrap_or(i64::MAX))
-            .bind(i64::try_from(bytes_max).unwrap_or(i64::MAX))
-            .fetch_one(&mut *transaction)
-            .await
-            .map_err(StoreError::during(attempted))?;
-        let number = |name: &str| row.try_get::<i64, _>(name).map_err(StoreError::during(attempted));
-        let (requeued, locked) = (number("requeued")?, number("locked")?);
-        if requeued > 0 {
-            let books = Books {
-                index_dead_lettered: -requeued,
+        on_pool(pool, ANSWER_TIMEOUT, attempted, async |connection| {
+            let mut transaction = connection.begin().await.map_err(StoreError::during(attempted))?;
+            let row = sqlx::query(include_str!("../sql/requeue_letters.sql"))
+                .bind(ids)
+                .bind(i64::try_from(events_max).unwrap_or(i64::MAX))
+                .bind(i64::try_from(bytes_max).unwrap_or(i64::MAX))
+                .fetch_one(&mut *transaction)
+                .await
+                .map_err(StoreError::during(attempted))?;
+            let number = |name: &str| row.try_get::<i64, _>(name).map_err(StoreError::during(attempted));
+            let (requeued, locked) = (number("requeued")?, number("locked")?);
+            if requeued > 0 {
+                let books = Books {
+                    index_dead_lettered: -requeued,
+                    requeued,
+                    ..Books::default()
+                };
+                books::add_to_books(&mut transaction, worker, &books).await?;
+            }
+            if let Some(action) = action {
+                audit::progress(&mut *transaction, action, requeued, ActionOutcome::Running).await?;
+            }
+            failpoint!("requeue::before_commit");
+            transaction.commit().await.map_err(StoreError::during(attempted))?;
+            failpoint!("requeue::after_commit");
+            Ok(Self {
                 requeued,
-                ..Books::default()
-            };
-            books::add_to_books(&mut transaction, worker, &books).await?;
-        }
-        if let Some(action) = action {
-            audit::progress(&mut *transaction, action, requeued, ActionOutcome::Running).await?;
-        }
-        failpoint!("requeue::before_commit");
-        transaction.commit().await.map_err(StoreError::during(attempted))?;
-        failpoint!("requeue::after_commit");
-        Ok(Self {
-            requeued,
-            gone: locked - requeued,
+                gone: locked - requeued,
+            })
         })
+        .await
     }
 
     /// The same for events by id, time and tenant that have a letter though Elasticsearch has them: the next claim finds
@@ -99,13 +103,17 @@ impl Requeued {
         let ids: Vec<Uuid> = events.iter().map(|(id, ..)| *id).collect();
         let times: Vec<DateTime<Utc>> = events.iter().map(|(_, time, _)| (*time).into()).collect();
         let tenants: Vec<&str> = events.iter().map(|(.., tenant)| *tenant).collect();
-        let letters: Vec<i64> = sqlx::query_scalar(include_str!("../sql/letters_of_events.sql"))
-            .bind(ids)
-            .bind(times)
-            .bind(tenants)
-            .fetch_all(pool)
-            .await
-            .map_err(StoreError::during("look for dead letters of events"))?;
+        let attempted = "look for dead letters of events";
+        let letters: Vec<i64> = on_pool(pool, ANSWER_TIMEOUT, attempted, async |connection| {
+            sqlx::query_scalar(include_str!("../sql/letters_of_events.sql"))
+                .bind(ids)
+                .bind(times)
+                .bind(tenants)
+                .fetch_all(connection)
+                .await
+                .map_err(StoreError::during(attempted))
+        })
+        .await?;
         if letters.is_empty() {
             return Ok(0);
         }
