@@ -4,6 +4,7 @@
 //! seed. `stalls`: what stops one request must not stop the others. `gone_wrong`: rights and schema that cost no event.
 //! `clocks`: replicas whose time of day is wrong. `lifecycle`: start, stop and upgrade. `verify`: both stores
 //! compared and repaired. `late`: bulks that are applied after their documents were settled.
+//! `standby`: a COMMIT that waits for a server that is gone.
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -18,4 +19,5 @@ mod late;
 mod lifecycle;
 mod stage;
 mod stalls;
+mod standby;
 mod verify;

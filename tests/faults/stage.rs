@@ -30,7 +30,12 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) async fn start(set: impl FnOnce(Settings) -> Settings) -> Self {
-        let (database, stream) = (Database::create().await, Stream::create().await);
+        Self::on(Database::create().await, set).await
+    }
+
+    /// The same, with a database of another server.
+    pub(crate) async fn on(database: Database, set: impl FnOnce(Settings) -> Settings) -> Self {
+        let stream = Stream::create().await;
         let settings = set(Settings::new(database.url(), stream.search.url(), &stream.tenant));
         let service = Service::start(settings.clone()).await;
         Self {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use log_writer_service::timescale::{CommitMode, Housekeeping, StoreErrorKind, housekeep};
+use log_writer_service::timescale::{Books, CommitMode, Housekeeping, StoreErrorKind, end_hanging_sessions, housekeep};
 use sqlx::{ConnectOptions, Executor, postgres::PgConnectOptions};
 
 use crate::timescale_database::{MODE, TestDatabase, event, request, with_database};
@@ -85,11 +85,42 @@ async fn a_frozen_committer_is_ended_and_nobody_else() {
         let frozen_there = "select exists(select from pg_stat_activity where application_name = 'log-writer committer frozen'
                               and datname = current_database() and wait_event_type = 'Client')";
         database.until(frozen_there).await;
-        let ended = housekeep(&database.pool, &settings, Duration::ZERO).await.expect("done").sessions_ended;
+        let ended = end_hanging_sessions(&database.pool, &settings).await.expect("done");
         assert_eq!(ended, 1);
         database.until("select not exists(select from pg_stat_activity where application_name = 'log-writer committer frozen' and datname = current_database())").await;
         bystander.execute("commit").await.expect("left alone");
         drop((copy, committer));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_committer_left_behind_is_ended_when_it_connects_again() {
+    with_database(async |database| {
+        let options: PgConnectOptions = database.pool.connect_options().as_ref().clone();
+        let mut left = options
+            .clone()
+            .application_name("log-writer committer one")
+            .connect()
+            .await
+            .expect("connected");
+        left.execute("begin; insert into log_writer.books (worker) values ('committer one')")
+            .await
+            .expect("locked");
+        let mut other = options
+            .clone()
+            .application_name("log-writer committer one more")
+            .connect()
+            .await
+            .expect("connected");
+        other.execute("begin; select 1").await.expect("begun");
+        let mut committer = database.committer("one").await;
+        committer
+            .commit(&mut [&mut request("one", &[event(1)])], &MODE)
+            .await
+            .expect("no lock is in the way");
+        left.execute("select 1").await.expect_err("it was ended");
+        other.execute("commit").await.expect("left alone");
     })
     .await;
 }
@@ -203,15 +234,11 @@ async fn a_rehearsal_meets_what_a_commit_meets_and_leaves_nothing() {
             database.execute(mended).await;
             committer.rehearse().await.expect(mended);
         }
-        for table in [
-            "application_logs",
-            "log_writer.requests",
-            "log_writer.outbox",
-            "log_writer.books",
-        ] {
+        for table in ["application_logs", "log_writer.requests", "log_writer.outbox"] {
             let rows = database.number(&format!("select count(*) from {table}")).await;
             assert_eq!(rows, 0, "{table}");
         }
+        assert_eq!(database.books().await, Books::default(), "zeros were committed");
     })
     .await;
 }

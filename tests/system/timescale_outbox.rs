@@ -674,3 +674,22 @@ async fn a_claim_costs_about_the_same_over_a_hundred_thousand_rows() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn what_waits_for_a_mirror_that_never_comes_back_can_be_given_up_as_operations_say() {
+    let document = include_str!("../../docs/OPERATIONS.md");
+    let (_, statement) = document.split_once("```sql\nwith gone as").expect("the statement");
+    let (statement, _) = statement.split_once("```").expect("its end");
+    with_database(async |database| {
+        settle_in_part(database).await;
+        let waits = "select coalesce(sum(events), 0)::bigint from log_writer.outbox";
+        assert!(database.number(waits).await == 2 && database.books().await.balance(2));
+        for _ in 0..2 {
+            database.execute(&format!("with gone as{statement}")).await;
+            let books = database.books().await;
+            assert_eq!((database.number(waits).await, books.unmirrored), (0, 2));
+            assert!(books.balance(0), "{books:?}");
+        }
+    })
+    .await;
+}

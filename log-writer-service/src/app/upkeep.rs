@@ -1,50 +1,83 @@
 //! What the service does now and then while it runs: housekeeping, counts, retention, dead letters.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Store;
 use crate::timescale;
 
 /// How often housekeeping runs.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(5);
-/// How often retention and quota of the dead letters are looked at.
-const LETTERS_EVERY: Duration = Duration::from_secs(60);
-/// How often counts are brought up to date and what is too old is dropped.
+/// How often retention and quota of the dead letters are looked at, counts are brought up to date, what is too old is dropped.
 const HISTORY_EVERY: Duration = Duration::from_secs(60);
 
 impl Store {
-    /// Looks after what is due until it is dropped.
+    /// Looks after what is due until it is dropped. Each thing in its own turn: none waits for another that takes long.
     pub(super) async fn keep_house(&self) {
-        let mut letters_due = Instant::now();
-        let mut history_due = Instant::now();
-        let mut was_over_quota = false;
-        loop {
+        let sessions = async {
+            loop {
+                tokio::time::sleep(HOUSEKEEPING_EVERY).await;
+                self.end_hanging_sessions().await;
+            }
+        };
+        let house = async {
+            loop {
+                tokio::time::sleep(HOUSEKEEPING_EVERY).await;
+                self.look_at_clock().await;
+                self.housekeep().await;
+            }
+        };
+        let counts = async {
             tokio::time::sleep(HOUSEKEEPING_EVERY).await;
-            if let Err(error) = self.ingestor.clock().look(&self.pool).await {
-                tracing::warn!(%error, "PostgreSQL's clock could not be read; the last reading is carried on");
+            loop {
+                self.count_events().await;
+                tokio::time::sleep(HISTORY_EVERY).await;
             }
-            if Instant::now() >= letters_due {
-                letters_due = Instant::now() + LETTERS_EVERY;
-                was_over_quota = self.look_after_letters(was_over_quota).await;
+        };
+        let retention = async {
+            tokio::time::sleep(HOUSEKEEPING_EVERY).await;
+            let mut is_over_quota = false;
+            loop {
+                is_over_quota = self.look_after_letters(is_over_quota).await;
+                self.drop_what_is_old().await;
+                tokio::time::sleep(HISTORY_EVERY).await;
             }
-            if Instant::now() >= history_due {
-                history_due = Instant::now() + HISTORY_EVERY;
-                self.look_after_history().await;
-            }
-            let ready_for = self.readiness.ready_for();
-            if let Err(error) =
-                timescale::housekeep(&self.pool, &self.config.database, ready_for.unwrap_or_default()).await
-            {
-                tracing::warn!(%error, "housekeeping failed; it is tried again");
-            }
+        };
+        tokio::join!(sessions, house, counts, retention);
+    }
+
+    async fn end_hanging_sessions(&self) {
+        match timescale::end_hanging_sessions(&self.pool, &self.config.database).await {
+            Ok(0) => {}
+            Ok(sessions) => tracing::warn!(
+                session.count = sessions,
+                "ended sessions of this service that hung in PostgreSQL: of a process that was frozen, or waiting for a standby"
+            ),
+            Err(error) => tracing::warn!(%error, "sessions that hang could not be looked for; it is tried again"),
         }
     }
 
-    /// Counts on the Apache edition, retention on both, of the audit trail too.
-    async fn look_after_history(&self) {
+    async fn look_at_clock(&self) {
+        if let Err(error) = self.ingestor.clock().look(&self.pool).await {
+            tracing::warn!(%error, "PostgreSQL's clock could not be read; the last reading is carried on");
+        }
+    }
+
+    async fn housekeep(&self) {
+        let ready_for = self.readiness.ready_for().unwrap_or_default();
+        if let Err(error) = timescale::housekeep(&self.pool, &self.config.database, ready_for).await {
+            tracing::warn!(%error, "housekeeping failed; it is tried again");
+        }
+    }
+
+    /// On the Apache edition.
+    async fn count_events(&self) {
         if let Err(error) = timescale::refresh_stats(&self.pool).await {
             tracing::warn!(%error, "counting events for log_stats failed; it is tried again");
         }
+    }
+
+    /// Retention of events and counts, and of the audit trail.
+    async fn drop_what_is_old(&self) {
         match timescale::purge_audit(&self.pool).await {
             Ok(0) => {}
             Ok(rows) => tracing::info!(
@@ -53,10 +86,8 @@ impl Store {
             ),
             Err(error) => tracing::warn!(%error, "purging the audit trail failed; it is tried again"),
         }
-        if !self.config.elasticsearch.enabled
-            && let Err(error) = timescale::forget_annotated(&self.pool).await
-        {
-            tracing::warn!(%error, "forgetting annotated events failed; it is tried again");
+        if !self.config.elasticsearch.enabled {
+            self.do_without_mirror().await;
         }
         match timescale::expire(&self.pool, &self.config.retention).await {
             Ok(0) => {}
@@ -69,6 +100,21 @@ impl Store {
             Err(error) => {
                 tracing::warn!(%error, "dropping what is older than retention.events failed; it is tried again");
             }
+        }
+    }
+
+    async fn do_without_mirror(&self) {
+        if let Err(error) = timescale::forget_annotated(&self.pool).await {
+            tracing::warn!(%error, "forgetting annotated events failed; it is tried again");
+        }
+        match timescale::Questions::mirror_age(&self.pool).await {
+            Ok(Duration::ZERO) => {}
+            Ok(age) => tracing::warn!(
+                oldest.age_s = age.as_secs(),
+                "events wait in the outbox for Elasticsearch, which is off (elasticsearch.enabled), and retention keeps all that is as \
+                 old; run one service with it on, or give them up: docs/OPERATIONS.md, \"After an outage of Elasticsearch\""
+            ),
+            Err(error) => tracing::warn!(%error, "the outbox could not be read; it is tried again"),
         }
     }
 

@@ -26,6 +26,7 @@ pub(super) fn explain(error: Error, settings: &Database) -> Error {
             StoreErrorKind::Conflict
             | StoreErrorKind::LockTimeout
             | StoreErrorKind::Timeout
+            | StoreErrorKind::Unanswered
             | StoreErrorKind::Data
             | StoreErrorKind::Other,
         )

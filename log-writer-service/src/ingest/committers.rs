@@ -187,7 +187,9 @@ impl CommitterTask {
                 Err(error) => error,
             };
             match error.kind() {
-                StoreErrorKind::Unavailable | StoreErrorKind::Setup => return self.unavailable(batch, error),
+                StoreErrorKind::Unavailable | StoreErrorKind::Unanswered | StoreErrorKind::Setup => {
+                    return self.unavailable(batch, error);
+                }
                 StoreErrorKind::Conflict if conflicts < CONFLICTS_MAX => {
                     conflicts += 1;
                     tracing::debug!(%error, "the batch met a conflict; trying it again");
@@ -249,6 +251,7 @@ impl CommitterTask {
             bisect: self.kind == LaneKind::Late,
         };
         let mut requests: Vec<&mut WriteRequest> = batch.iter_mut().map(|queued| &mut queued.request).collect();
+        let commits = self.lanes.commits.load(Ordering::Relaxed);
         let begun = Instant::now();
         let result = AssertUnwindSafe(committer.commit(&mut requests, &mode))
             .catch_unwind()
@@ -259,7 +262,13 @@ impl CommitterTask {
             tracing::error!(event.count = rows, "the commit panicked");
             Err(StoreError::panicked())
         });
-        result.inspect_err(|error| metric::commit_failed(error.kind()))
+        result.inspect_err(|error| {
+            metric::commit_failed(error.kind());
+            // It connects again as if nothing were wrong; only a COMMIT that is answered shows otherwise.
+            if error.kind() == StoreErrorKind::Unanswered && self.lanes.commits.load(Ordering::Relaxed) == commits {
+                self.readiness.set_problem(&error.to_string());
+            }
+        })
     }
 
     pub(super) fn answer(&self, batch: Vec<Queued>, receipts: Vec<Receipt>) {

@@ -108,7 +108,9 @@ impl CommitterTask {
                 Ok(Attempt::Done)
             }
             Err(error) => match error.kind() {
-                StoreErrorKind::Unavailable | StoreErrorKind::Setup => Ok(self.unavailable(part, error)),
+                StoreErrorKind::Unavailable | StoreErrorKind::Unanswered | StoreErrorKind::Setup => {
+                    Ok(self.unavailable(part, error))
+                }
                 failed @ (StoreErrorKind::Conflict
                 | StoreErrorKind::LockTimeout
                 | StoreErrorKind::Timeout
@@ -138,7 +140,9 @@ impl CommitterTask {
             return Attempt::Done;
         };
         match error.kind() {
-            StoreErrorKind::Unavailable | StoreErrorKind::Setup => return self.unavailable(vec![queued], error),
+            StoreErrorKind::Unavailable | StoreErrorKind::Unanswered | StoreErrorKind::Setup => {
+                return self.unavailable(vec![queued], error);
+            }
             StoreErrorKind::LockTimeout => self.wait_for_lock(queued, &error),
             // A slow PostgreSQL is no fault of the body: it has until its deadline, and those behind it can be withdrawn.
             StoreErrorKind::Timeout => {
@@ -202,7 +206,12 @@ impl CommitterTask {
                 self.answer(one, receipts);
                 Attempt::Done
             }
-            Err(error) if matches!(error.kind(), StoreErrorKind::Unavailable | StoreErrorKind::Setup) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    StoreErrorKind::Unavailable | StoreErrorKind::Unanswered | StoreErrorKind::Setup
+                ) =>
+            {
                 self.unavailable(one, error)
             }
             Err(error) => {
@@ -264,6 +273,7 @@ fn parts_of(mut batch: Vec<Queued>, failed: StoreErrorKind) -> Vec<Vec<Queued>> 
     let size = match failed {
         StoreErrorKind::Timeout => 1,
         StoreErrorKind::Unavailable
+        | StoreErrorKind::Unanswered
         | StoreErrorKind::Conflict
         | StoreErrorKind::LockTimeout
         | StoreErrorKind::Data

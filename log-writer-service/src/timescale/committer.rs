@@ -6,7 +6,7 @@
 
 use std::{fmt, time::Duration};
 
-use sqlx::{Executor, postgres::PgConnectOptions};
+use sqlx::{Executor, PgConnection, postgres::PgConnectOptions};
 
 use super::{
     audit::ActionId,
@@ -26,10 +26,13 @@ use crate::config::Database;
 
 /// How long a rollback may take before its connection is thrown away instead.
 const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the end of a session that was left behind is waited for, in milliseconds.
+const END_MS: i64 = 1_000;
 
 /// Commits batches over a connection of its own.
 pub struct Committer {
     options: PgConnectOptions,
+    application_name: String,
     connect_timeout: Duration,
     worker: String,
     row_limits: RowLimits,
@@ -47,8 +50,10 @@ impl Committer {
     /// # Errors
     /// [`super::StoreErrorKind::Unavailable`] if the server cannot be reached within `connect_timeout`.
     pub async fn connect(settings: &Database, name: &str) -> Result<Self, StoreError> {
+        let application_name = format!("{COMMITTER_NAME} {name}");
         let mut committer = Self {
-            options: pool::connect_options(settings, &format!("{COMMITTER_NAME} {name}"))?,
+            options: pool::connect_options(settings, &application_name)?,
+            application_name,
             connect_timeout: settings.connect_timeout,
             worker: format!("committer {name}"),
             row_limits: RowLimits {
@@ -77,9 +82,8 @@ impl Committer {
     /// events is not noted and gets zeros.
     ///
     /// # Errors
-    /// Nothing of the batch is committed, but for [`super::StoreErrorKind::Unavailable`] and
-    /// [`super::StoreErrorKind::Timeout`] while COMMIT was under way: then it may be. The same requests may be committed
-    /// again after any error.
+    /// Nothing of the batch is committed, but for [`super::StoreErrorKind::Unavailable`] while COMMIT was under way and
+    /// [`super::StoreErrorKind::Unanswered`]: then it may be. The same requests may be committed again after any error.
     ///
     /// # Cancel safety
     /// Dropping the future closes the connection; the outcome is then unknown in the same way.
@@ -181,7 +185,7 @@ impl Committer {
         std::mem::take(&mut self.met)
     }
 
-    /// Does what a commit does, with an event of our own, and takes it back.
+    /// Does what a commit does, with an event of our own, and takes it back; then commits what says nothing.
     ///
     /// # Errors
     /// What a commit would meet.
@@ -218,6 +222,10 @@ impl Committer {
     /// Keeps the connection if it is known to be clean after a transaction that ended like this.
     async fn ended<T>(&mut self, mut session: Session, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
         let met = std::mem::take(&mut session.met);
+        let outcome = outcome.map_err(|error| match met.outcomes_unknown {
+            0 => error,
+            _ => error.after_commit(),
+        });
         self.met.digests_known += met.digests_known;
         self.met.staged += met.staged;
         self.met.rows_refused += met.rows_refused;
@@ -242,6 +250,7 @@ impl Committer {
     async fn open_session(&self) -> Result<Session, StoreError> {
         let mut connection = pool::connect(&self.options, self.connect_timeout).await?;
         let preparing = async {
+            end_left_behind(&mut connection, &self.application_name).await?;
             write::prepare(&mut connection).await?;
             profile::prepare(&mut connection).await
         };
@@ -264,6 +273,24 @@ impl fmt::Debug for Committer {
             .field("worker", &self.worker)
             .finish_non_exhaustive()
     }
+}
+
+/// Ends what an earlier connection of this committer left on the server: a COMMIT that waits for a standby does not notice
+/// that nobody waits for it any more, and would stay, with its locks, one more after each attempt.
+///
+/// A name that PostgreSQL had to cut is nobody's alone, and finds none.
+async fn end_left_behind(connection: &mut PgConnection, application_name: &str) -> Result<(), StoreError> {
+    sqlx::query(
+        "select pg_terminate_backend(pid, $2) from pg_stat_activity
+         where datname = current_database() and usename = current_user and application_name = $1
+           and pid <> pg_backend_pid()",
+    )
+    .bind(application_name)
+    .bind(END_MS)
+    .execute(connection)
+    .await
+    .map_err(StoreError::during("end the sessions that a committer left behind"))?;
+    Ok(())
 }
 
 /// Whether the connection is clean again.

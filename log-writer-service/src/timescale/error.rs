@@ -7,6 +7,9 @@ use std::borrow::Cow;
 
 use sqlx::{migrate::MigrateError, postgres::PgDatabaseError};
 
+/// What is added where a COMMIT is not answered: most often PostgreSQL waits for another server.
+const UNANSWERED_COMMIT: &str = ": COMMIT was sent and is not answered. If synchronous_standby_names is set, look in \
+     pg_stat_replication for the standby that PostgreSQL waits for, bring it back or take it out of the setting";
 /// How much of what PostgreSQL said is kept: it may quote a value of any size.
 const MESSAGE_BYTES_MAX: usize = 4_096;
 
@@ -21,6 +24,9 @@ pub enum StoreErrorKind {
     LockTimeout,
     /// Took longer than our own limit: the connection is thrown away.
     Timeout,
+    /// COMMIT was sent and not answered within our own limit: it may be committed, and the server commits nothing now. The
+    /// connection is thrown away.
+    Unanswered,
     /// The rows' fault: the same rows fail again.
     Data,
     /// Rights, schema or settings: never the rows' fault, and no retry helps until someone repairs it.
@@ -37,6 +43,7 @@ impl StoreErrorKind {
             Self::Conflict => "conflict",
             Self::LockTimeout => "lock_timeout",
             Self::Timeout => "timeout",
+            Self::Unanswered => "unanswered",
             Self::Data => "data",
             Self::Setup => "setup",
             Self::Other => "other",
@@ -47,7 +54,7 @@ impl StoreErrorKind {
     pub(super) fn keeps_connection(self) -> bool {
         match self {
             Self::Conflict | Self::LockTimeout | Self::Data | Self::Setup => true,
-            Self::Unavailable | Self::Timeout | Self::Other => false,
+            Self::Unavailable | Self::Timeout | Self::Unanswered | Self::Other => false,
         }
     }
 }
@@ -132,6 +139,15 @@ impl StoreError {
     pub(super) fn unanswered(mut self) -> Self {
         if self.0.kind == StoreErrorKind::Timeout {
             self.0.kind = StoreErrorKind::Unavailable;
+        }
+        self
+    }
+
+    /// The same error of a transaction whose COMMIT had been sent: a limit that was met means that it is not answered.
+    pub(super) fn after_commit(mut self) -> Self {
+        if self.0.kind == StoreErrorKind::Timeout {
+            self.0.kind = StoreErrorKind::Unanswered;
+            self.0.reason.push_str(UNANSWERED_COMMIT);
         }
         self
     }

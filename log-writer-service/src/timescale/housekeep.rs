@@ -1,4 +1,4 @@
-//! What must be done now and then: old digests, frozen committers, books of workers that are gone, the next chunk.
+//! What must be done now and then: old digests, sessions that hang, books of workers that are gone, the next chunk.
 //!
 //! Everything here may be run by several replicas at once, at any time, and left undone for hours.
 
@@ -9,7 +9,7 @@ use sqlx::PgPool;
 use super::{
     error::StoreError,
     limits::{ANSWER_TIMEOUT, on_pool},
-    pool::COMMITTER_NAME,
+    pool::{COMMITTER_NAME, OUR_NAME},
 };
 use crate::{config::Database, failpoint::failpoint};
 
@@ -25,8 +25,6 @@ const PURGE_GROUP: i64 = 10_000;
 pub struct Housekeeping {
     /// Digests older than their retention that were deleted.
     pub digests_purged: u64,
-    /// Sessions of frozen committers that were ended.
-    pub sessions_ended: u64,
     /// Rows of the books that were folded.
     pub books_folded: u64,
     /// Whether the next chunk was made ahead.
@@ -38,10 +36,7 @@ pub struct Housekeeping {
 /// # Errors
 /// As any query; what was done before stays done.
 pub async fn housekeep(pool: &PgPool, settings: &Database, ready_for: Duration) -> Result<Housekeeping, StoreError> {
-    let mut done = Housekeeping {
-        sessions_ended: end_frozen_committers(pool, settings).await?,
-        ..Housekeeping::default()
-    };
+    let mut done = Housekeeping::default();
     if ready_for >= READY_BEFORE_PURGE {
         done.digests_purged = purge_digests(pool, settings.digest_retention).await?;
     }
@@ -74,20 +69,27 @@ async fn purge_digests(pool: &PgPool, retention: Duration) -> Result<u64, StoreE
     }
 }
 
-/// Ends committers' sessions that wait for their client in a transaction.
+/// Ends sessions that no limit of PostgreSQL's ends: those of committers that wait for their client in a transaction, and
+/// all of ours that wait for a standby; how many.
 ///
-/// A process frozen in mid-COPY counts as active, so no timeout of PostgreSQL's ends it, and it holds its locks. Four
-/// times the limit leaves room for a large request that goes alone with more time.
-async fn end_frozen_committers(pool: &PgPool, settings: &Database) -> Result<u64, StoreError> {
-    let attempted = "end frozen committers";
+/// A process frozen in mid-COPY counts as active, and it holds its locks. Four times the limit leaves room for a large
+/// request that goes alone with more time. A COMMIT that waits for a standby does not notice that its client has gone; those
+/// of the pool would be one more every half minute, until nobody can connect.
+///
+/// # Errors
+/// As any query.
+pub async fn end_hanging_sessions(pool: &PgPool, settings: &Database) -> Result<u64, StoreError> {
+    let attempted = "end sessions that hang";
     let query = sqlx::query_scalar(
         "select count(*) filter (where pg_terminate_backend(pid))
          from pg_stat_activity
-         where datname = current_database() and usename = current_user and starts_with(application_name, $1)
-           and wait_event_type = 'Client' and xact_start < clock_timestamp() - $2",
+         where datname = current_database() and usename = current_user
+           and (starts_with(application_name, $1) and wait_event_type = 'Client' and xact_start < clock_timestamp() - $2
+             or starts_with(application_name, $3) and wait_event = 'SyncRep' and query_start < clock_timestamp() - $2)",
     )
     .bind(COMMITTER_NAME)
-    .bind(settings.transaction_timeout * 4);
+    .bind(settings.transaction_timeout * 4)
+    .bind(OUR_NAME);
     let ended: i64 = on_pool(pool, ANSWER_TIMEOUT, attempted, async |connection| {
         query.fetch_one(connection).await.map_err(StoreError::during(attempted))
     })

@@ -65,7 +65,7 @@ pub use self::{
     },
     error::{StoreError, StoreErrorKind},
     history::{expire, refresh_stats},
-    housekeep::{Housekeeping, housekeep},
+    housekeep::{Housekeeping, end_hanging_sessions, housekeep},
     late_bulks::{LateBulk, claim_late_bulk, note_late_bulk, read_late_bulk},
     migrations::{MigrationReport, migrate, pending_migrations},
     monitor::{Monitor, Snapshot},

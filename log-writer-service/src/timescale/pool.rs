@@ -14,6 +14,8 @@ use super::{
 };
 use crate::config::{Database, SynchronousCommit};
 
+/// Application names of all sessions of the service begin so.
+pub(super) const OUR_NAME: &str = "log-writer";
 /// Application names of committers begin so; housekeeping knows frozen ones by it.
 pub(super) const COMMITTER_NAME: &str = "log-writer committer";
 
@@ -22,7 +24,7 @@ pub(super) const COMMITTER_NAME: &str = "log-writer committer";
 /// # Errors
 /// [`super::StoreErrorKind::Setup`] if the URL cannot be read.
 pub async fn connect_pool(settings: &Database) -> Result<PgPool, StoreError> {
-    let options = connect_options(settings, "log-writer")?.options([("statement_timeout", STATEMENT_TIMEOUT)]);
+    let options = connect_options(settings, OUR_NAME)?.options([("statement_timeout", STATEMENT_TIMEOUT)]);
     Ok(PgPoolOptions::new()
         .max_connections(settings.pool_connections_max.max(1))
         .acquire_timeout(settings.connect_timeout)

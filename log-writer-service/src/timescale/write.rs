@@ -180,16 +180,25 @@ pub(super) async fn commit_parts(
     let (receipts, books) = store_parts(session, context, parts, mode).await?;
     // 4
     failpoint!("commit::before_commit");
-    let books = books::statement(context.worker, &books);
+    commit_books(session, context, &books).await?;
+    failpoint!("commit::before_answer");
+    Ok(receipts)
+}
+
+/// Adds to the books, and commits the transaction.
+pub(super) async fn commit_books(
+    session: &mut Session,
+    context: &Context<'_>,
+    books: &Books,
+) -> Result<(), StoreError> {
+    let books = books::statement(context.worker, books);
     // Counted before and taken back after an answer: whoever drops this future in between leaves it counted.
     session.met.outcomes_unknown += 1;
     let committed = commit_after(&books, &mut session.connection, context.warnings).await;
     if committed.as_ref().err().is_none_or(|error| error.sqlstate().is_some()) {
         session.met.outcomes_unknown -= 1;
     }
-    committed?;
-    failpoint!("commit::before_answer");
-    Ok(receipts)
+    committed
 }
 
 /// The steps before COMMIT, and what is to be added to the books.
