@@ -17,6 +17,8 @@ mod outages;
 mod refusals;
 mod replicas;
 
+use std::ops::Range;
+
 use chrono::Utc;
 use log_writer_tests::{
     fake_elasticsearch::FakeElasticsearch,
@@ -78,7 +80,12 @@ impl FakeStores {
 
 /// Events with ids and times of just now.
 fn fresh(count: usize) -> Value {
-    let events = (0..count).map(|number| {
+    numbered(0..u64::try_from(count).expect("a small number"))
+}
+
+/// The same with these numbers.
+fn numbered(numbers: Range<u64>) -> Value {
+    let events = numbers.map(|number| {
         json!({ "event_id": Uuid::now_v7(), "timestamp": Utc::now().to_rfc3339(), "level": "error",
             "service": "system", "message": format!("event {number}"), "number": number })
     });

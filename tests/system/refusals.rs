@@ -5,10 +5,11 @@ use std::{collections::BTreeSet, sync::Arc};
 use log_writer_tests::{
     conditions::{SOON, eventually},
     fake_elasticsearch::{Behaviour, Item, ItemFault},
+    service::Settings,
 };
 use serde_json::json;
 
-use crate::{FakeStores, STREAM, fresh};
+use crate::{FakeStores, STREAM, fresh, numbered};
 
 fn refused_mapping(reason: &str) -> ItemFault {
     ItemFault::new(400, "document_parsing_exception", reason)
@@ -176,4 +177,152 @@ async fn where_every_bulk_breaks_nothing_becomes_a_dead_letter() {
     stores.fake.always(None);
     stores.assert_delivered_exactly_once(4).await;
     assert!(stores.refused().await.is_empty(), "{:?}", stores.refused().await);
+}
+
+fn full() -> ItemFault {
+    ItemFault::new(429, "es_rejected_execution_exception", "rejected execution")
+}
+
+/// Tries again at once, and lets no stream rest.
+fn hasty(settings: Settings) -> Settings {
+    settings
+        .set("delivery.retry_min", "1ms")
+        .set("delivery.retry_max", "5ms")
+        .set("delivery.poll_every", "10ms")
+        .set("delivery.linger", "0s")
+}
+
+/// Bulks that brought the document of this number and nothing else.
+fn bulks_alone(stores: &FakeStores, culprit: u64) -> usize {
+    let bulks = stores.fake.bulks();
+    let alone = bulks
+        .iter()
+        .filter(|bulk| matches!(&bulk.items[..], [item] if number(item) == culprit));
+    alone.count()
+}
+
+/// Ingests one event after the other until something is a dead letter; how many.
+async fn ingest_until_refused(stores: &FakeStores) -> u64 {
+    let mut ingested = 0;
+    while stores.refused().await.is_empty() {
+        assert!(ingested < 1_000, "{:?}", stores.fake.bulks().len());
+        stores
+            .service
+            .ingest(&numbered(1_000 + ingested..1_001 + ingested))
+            .await;
+        ingested += 1;
+        stores
+            .service
+            .until_status("the others to be delivered", |status| {
+                status["books"]["outstanding"].as_u64() <= Some(1)
+            })
+            .await;
+    }
+    ingested
+}
+
+#[tokio::test]
+async fn a_document_that_alone_is_put_off_each_time_is_a_dead_letter_and_its_neighbours_are_indexed() {
+    let stores = FakeStores::start_with(hasty).await;
+    stores
+        .fake
+        .always(Some(Behaviour::partial(|_, item| (number(item) == 13).then(full))));
+    stores.service.ingest(&fresh(20)).await;
+    let ingested = ingest_until_refused(&stores).await;
+    stores.assert_delivered_exactly_once(20 + ingested).await;
+    let refused = stores.refused().await;
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    assert_eq!(refused[0].reason, "es_rejected_execution_exception");
+    for part in ["status 429", "put off", "redrive"] {
+        assert!(refused[0].whole.contains(part), "{part} is not in {}", refused[0].whole);
+    }
+}
+
+#[tokio::test]
+async fn where_a_stream_takes_nothing_what_is_put_off_never_becomes_a_dead_letter() {
+    let stores = FakeStores::start_with(|settings| hasty(settings).set("events.body_tenants", "[\"other\"]")).await;
+    stores.fake.always(Some(Behaviour::partial(|_, item| {
+        (item.target == STREAM).then(|| ItemFault::new(429, "cluster_block_exception", "index [x] blocked"))
+    })));
+    stores.service.ingest(&fresh(2)).await;
+    // Far more often than is enough where others are taken; another stream is none of them.
+    let mut others = 0;
+    eventually("very many attempts", SOON * 2, || {
+        others += 1;
+        let (stores, others) = (&stores, others);
+        async move {
+            let mut event = numbered(others..others + 1);
+            event[0]["tenant"] = json!("other");
+            stores.service.ingest(&event).await;
+            let bulks = stores.fake.bulks();
+            let attempts = bulks.iter().filter(|bulk| bulk.items[0].target == STREAM).count();
+            (attempts >= 150).then_some(())
+        }
+    })
+    .await;
+    assert!(stores.refused().await.is_empty(), "{:?}", stores.refused().await);
+    stores.fake.always(None);
+    stores.service.until_delivered().await;
+    assert!(stores.refused().await.is_empty(), "{:?}", stores.refused().await);
+    assert_eq!(stores.fake.documents(STREAM).len(), 2);
+}
+
+#[tokio::test]
+async fn a_document_that_is_put_off_each_time_does_not_pause_its_stream_once_others_were_taken() {
+    let stores = FakeStores::start_with(|settings| settings.set("delivery.linger", "0s")).await;
+    stores
+        .fake
+        .always(Some(Behaviour::partial(|_, item| (number(item) == 0).then(full))));
+    stores.service.ingest(&numbered(0..1)).await;
+    stores
+        .service
+        .until_status("the stream to pause, as one that nobody knows", |status| {
+            status["elasticsearch"].to_string().contains(STREAM)
+        })
+        .await;
+    stores.service.ingest(&numbered(1..2)).await;
+    stores
+        .service
+        .until_status("the other one to be taken", |status| status["books"]["indexed"] == 1)
+        .await;
+    let before = bulks_alone(&stores, 0);
+    eventually("it to be sent alone several times", SOON, || async {
+        (bulks_alone(&stores, 0) >= before + 4).then_some(())
+    })
+    .await;
+    let status = stores.service.status().await;
+    assert!(!status["elasticsearch"].to_string().contains(STREAM), "{status}");
+    stores.fake.always(None);
+    stores.assert_delivered_exactly_once(2).await;
+    assert!(stores.refused().await.is_empty(), "{:?}", stores.refused().await);
+}
+
+#[tokio::test]
+async fn a_change_that_does_not_go_over_its_copy_waits_alone_and_becomes_a_dead_letter() {
+    let stores = FakeStores::start_with(hasty).await;
+    stores.service.ingest(&numbered(0..2)).await;
+    stores.service.until_delivered().await;
+    stores.fake.roll_over(STREAM);
+    stores.fake.always(Some(Behaviour::partial(|_, item| {
+        (item.operation == "index").then(|| ItemFault::new(403, "cluster_block_exception", "index [x] blocked"))
+    })));
+    let annotate = "select annotate_log(id, \"timestamp\", '{\"summary\": \"new\"}', tenant) from application_logs
+        where message = 'event 0'";
+    stores.database.execute(annotate).await;
+    eventually("the change to be sent several times", SOON, || async {
+        let over = stores.fake.bulks();
+        let over = over.iter().filter(|bulk| bulk.items[0].operation == "index").count();
+        (over >= 4).then_some(())
+    })
+    .await;
+    let status = stores.service.status().await;
+    assert!(!status["elasticsearch"].to_string().contains(STREAM), "{status}");
+    ingest_until_refused(&stores).await;
+    stores.service.until_delivered().await;
+    let refused = stores.refused().await;
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    assert_eq!(refused[0].reason, "cluster_block_exception");
+    for part in ["status 403", "put off", "lift the block", "redrive"] {
+        assert!(refused[0].whole.contains(part), "{part} is not in {}", refused[0].whole);
+    }
 }

@@ -19,8 +19,10 @@ mod documents;
 mod gate;
 mod late;
 mod mirror;
+mod put_off;
 mod send;
 mod suspects;
+mod tally;
 mod turns;
 mod worker;
 
@@ -35,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use self::mirror::{Mirror, MirrorState};
-use self::{gate::Gate, suspects::Suspects, turns::Turns, worker::Worker};
+use self::{gate::Gate, put_off::PutOff, suspects::Suspects, turns::Turns, worker::Worker};
 use crate::{
     config,
     elasticsearch::{Client, DocumentWriter, Targets},
@@ -54,6 +56,7 @@ pub struct Delivery {
     limits: BulkLimits,
     gate: Gate,
     suspects: Suspects,
+    put_off: PutOff,
     mirror: Mirror,
     /// This process in the outbox: claims carry it.
     owner: Uuid,
@@ -118,6 +121,7 @@ impl Delivery {
         Self {
             gate: Gate::new(&parts.settings, parts.limits.documents),
             suspects: Suspects::default(),
+            put_off: PutOff::default(),
             outbox: parts.outbox,
             client: parts.client,
             documents: parts.documents,

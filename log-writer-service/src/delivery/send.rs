@@ -5,6 +5,7 @@ use std::{collections::HashMap, time::Instant};
 use super::{
     Delivery,
     documents::{Claim, Document, Progress, Refusal},
+    tally::Tally,
 };
 use crate::{
     elasticsearch::{BulkBody, BulkFailure, Verdict},
@@ -44,6 +45,8 @@ impl Delivery {
         for row in claim.settled_rows() {
             self.suspects.forget_row(row);
         }
+        let settled = claim.documents.iter().filter(|document| !document.is_unsettled());
+        self.put_off.forget(settled.map(|document| &document.id));
         sent.and(checked).and(asked_again)
     }
 
@@ -70,7 +73,7 @@ impl Delivery {
                 Ok(verdicts) => {
                     self.gate.open_cluster();
                     documents_max = limit;
-                    self.judge(claim, &positions, verdicts)?;
+                    self.judge(claim, body.creates(), &positions, verdicts)?;
                 }
                 Err(failure) if looks_up && failure.is_unexplained() => {
                     return Err(self.broken(claim, &positions, &failure));
@@ -206,7 +209,7 @@ impl Delivery {
     }
 
     /// Records the verdict on every document of a bulk that was answered.
-    fn judge(&self, claim: &mut Claim, positions: &[usize], verdicts: Vec<Verdict>) -> Result<(), Halt> {
+    fn judge(&self, claim: &mut Claim, creates: bool, positions: &[usize], verdicts: Vec<Verdict>) -> Result<(), Halt> {
         let target = claim.target.to_string();
         let sent = positions.len();
         metric::verdicts(&verdicts);
@@ -214,14 +217,11 @@ impl Delivery {
         for (position, verdict) in positions.iter().copied().zip(verdicts) {
             tally.add(claim, position, verdict);
         }
-        let Tally {
-            accepted,
-            retried,
-            refused,
-            halt,
-        } = tally;
-        if accepted > 0 {
+        if tally.accepted > 0 {
             self.suspects.note_taken(&claim.target);
+        }
+        if tally.written > 0 {
+            self.put_off.note_taken(&claim.target, creates);
         }
         if let [position] = positions
             && let Some(document) = claim.documents.get(*position)
@@ -229,6 +229,14 @@ impl Delivery {
             // It was answered.
             self.suspects.forget_document(&document.id);
         }
+        self.judge_put_off_over_copies(claim, &mut tally);
+        let blocked = self.judge_put_off(claim, &mut tally, sent);
+        let Tally {
+            accepted,
+            refused,
+            halt,
+            ..
+        } = tally;
         if accepted > 0 && refused.is_empty() {
             self.gate.forget_refusals(&target);
         }
@@ -237,13 +245,9 @@ impl Delivery {
         if settled > 0 {
             self.gate.open_stream(&target);
         }
-        if let Some(halt) = halt {
-            return Err(halt);
-        }
-        // All items back: the stream is blocked or the node has no room; part of them: only those wait.
-        match retried.into_iter().max_by_key(|(_, count)| *count) {
-            Some((reason, count)) if count == sent => Err(Halt::Stream(reason)),
-            Some(_) | None => Ok(()),
+        match halt.or(blocked.map(Halt::Stream)) {
+            Some(halt) => Err(halt),
+            None => Ok(()),
         }
     }
 
@@ -267,68 +271,6 @@ impl Delivery {
             set(claim, position, Progress::Refused(refusal));
         }
         Ok(())
-    }
-}
-
-/// The verdicts on one bulk.
-#[derive(Debug, Default)]
-struct Tally {
-    accepted: usize,
-    /// By status and type.
-    retried: HashMap<String, usize>,
-    refused: Vec<(usize, Refusal)>,
-    halt: Option<Halt>,
-}
-
-impl Tally {
-    /// Counts a verdict, and records it where it settles the document.
-    fn add(&mut self, claim: &mut Claim, position: usize, verdict: Verdict) {
-        let is_stale = claim
-            .documents
-            .get(position)
-            .is_some_and(|document| document.copy().is_some());
-        match verdict {
-            Verdict::Indexed { index } => {
-                self.accepted += 1;
-                let progress = if is_stale {
-                    Progress::Present
-                } else {
-                    Progress::Created(index)
-                };
-                set(claim, position, progress);
-            }
-            // Made or changed since the look-up: the next claim looks again.
-            Verdict::Duplicate { .. } if claim.replaces(position) => {}
-            Verdict::Retry { status: 409, .. } if is_stale => {}
-            // Must not stop the stream.
-            Verdict::Forbidden { status, error_type } if is_stale => {
-                tracing::error!(stream = %claim.target, status, error_type,
-                    "a document can't be written over its copy; grant `index` on the service's indices");
-            }
-            Verdict::Duplicate { .. } => {
-                self.accepted += 1;
-                set(claim, position, Progress::Present);
-            }
-            Verdict::Retry { status, error_type } => {
-                *self.retried.entry(format!("{status} {error_type}")).or_default() += 1;
-            }
-            Verdict::Reject {
-                status,
-                error_type,
-                reason,
-            } => self.refused.push((
-                position,
-                Refusal {
-                    status,
-                    error_type,
-                    reason,
-                },
-            )),
-            Verdict::MissingTemplate { .. } => self.halt = Some(Halt::Template),
-            Verdict::Forbidden { status, error_type } => {
-                self.halt = Some(Halt::Stream(format!("{status} {error_type}")));
-            }
-        }
     }
 }
 
