@@ -6,6 +6,7 @@ use log_writer_tests::{
     client::Receipt,
     conditions::{SOON, eventually},
     fake_elasticsearch::{Behaviour, Gate},
+    invariants::assert_books_balance,
 };
 use serde_json::json;
 
@@ -146,4 +147,41 @@ async fn a_backlog_is_in_sql_and_not_in_memory() {
     stores.fake.always(None);
     stores.assert_delivered_exactly_once(10_010).await;
     assert_eq!(stores.fake.documents(STREAM).len(), 10_010);
+}
+
+#[tokio::test]
+async fn a_stream_whose_look_ups_are_refused_keeps_no_other_waiting() {
+    let stores = FakeStores::start_with(|settings| {
+        settings
+            .set("delivery.workers", "1")
+            .set("delivery.retry_min", "120s")
+            .set("delivery.retry_max", "120s")
+            .set("events.body_tenants", "[\"other\"]")
+    })
+    .await;
+    stores.service.ingest(&fresh(1)).await;
+    stores.service.until_delivered().await;
+    stores.fake.refuse_look_ups(Some(STREAM));
+    // A change is looked up before it is sent.
+    let annotate = "select annotate_log(id, \"timestamp\", '{\"summary\": \"new\"}', tenant) from application_logs";
+    stores.database.execute(annotate).await;
+    stores
+        .service
+        .until_status("the status to name the look-up", |status| {
+            status["elasticsearch"].to_string().contains("looking documents up")
+        })
+        .await;
+    let mut others = fresh(2);
+    for event in others.as_array_mut().expect("an array") {
+        event["tenant"] = "other".into();
+    }
+    stores.service.ingest(&others).await;
+    eventually("the other stream's events to be delivered", SOON, || async {
+        (stores.fake.documents("logs-app-other").len() == 2).then_some(())
+    })
+    .await;
+    let status = stores.service.status().await;
+    let named = format!("{STREAM}: looking documents up");
+    assert!(status["elasticsearch"].to_string().contains(&named), "{status}");
+    assert_books_balance(&stores.service, &stores.database).await;
 }

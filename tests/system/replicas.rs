@@ -93,6 +93,52 @@ async fn wakes_after_its_lease(deletions_refused: usize) {
     stores.assert_delivered_exactly_once(40).await;
 }
 
+#[tokio::test]
+async fn second_copies_that_cannot_be_deleted_for_long_keep_no_worker_from_new_events() {
+    let stores = FakeStores::start_with(|settings| {
+        settings
+            .set("delivery.workers", "1")
+            .set("delivery.lease", "1s")
+            .set("delivery.renew_every", "200ms")
+    })
+    .await;
+    let gate = Gate::new();
+    stores.fake.script([Behaviour::Hold(gate.clone())]);
+    stores.service.ingest(&fresh(40)).await;
+    eventually("the claim to be sent", SOON, || async {
+        (!stores.fake.bulks().is_empty()).then_some(())
+    })
+    .await;
+    stores.service.signal("STOP");
+    let other = second_that_looks_seldom(&stores).await;
+    other.until_delivered().await;
+    drop(other);
+    stores.fake.roll_over(STREAM);
+    gate.open();
+    eventually("the late bulk to be applied", SOON, || async {
+        (stores.fake.documents(STREAM).len() == 80).then_some(())
+    })
+    .await;
+    stores.fake.refuse_deletions(usize::MAX);
+    stores.service.signal("CONT");
+    eventually("the first look to fail", SOON, || async {
+        stores.service.log().contains("second copies now").then_some(())
+    })
+    .await;
+    stores.service.ingest(&fresh(7)).await;
+    let soon = Duration::from_secs(5);
+    eventually("new events to be delivered", soon, || async {
+        (stores.fake.documents(STREAM).len() == 87).then_some(())
+    })
+    .await;
+    stores.fake.refuse_deletions(0);
+    eventually("no copy to be left over", SOON, || async {
+        (stores.fake.documents(STREAM).len() == 47).then_some(())
+    })
+    .await;
+    stores.assert_delivered_exactly_once(47).await;
+}
+
 /// A replica frozen while it sends four events. Another bulk of them, by whomever, has three refused for good.
 async fn frozen_and_then_refused() -> (FakeStores, Gate) {
     let stores = first().await;

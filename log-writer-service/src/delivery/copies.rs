@@ -19,7 +19,7 @@ use crate::{
 
 /// One copy of each document, where it has any.
 pub(super) struct Kept {
-    copies: Vec<Option<StoredCopy>>,
+    pub(super) copies: Vec<Option<StoredCopy>>,
     /// Whether there are no others any more.
     all_deleted: bool,
 }
@@ -90,9 +90,7 @@ impl Delivery {
         failpoint!("delivery::before_repair");
         if let Err(error) = self.remove_doubles(claim, &unexpected).await {
             set_all(claim, &unexpected, &Progress::Open);
-            return Err(Halt::Cluster(format!(
-                "looking for second copies after a rollover: {error}"
-            )));
+            return Err(self.look_up_failed("looking for second copies after a rollover", &error));
         }
         Ok(())
     }
@@ -114,7 +112,24 @@ impl Delivery {
             }
             Err(error) => {
                 set_all(claim, &refused, &Progress::Open);
-                Err(Halt::Cluster(format!("looking for refused documents: {error}")))
+                Err(self.look_up_failed("looking for refused documents", &error))
+            }
+        }
+    }
+
+    /// What a failed look-up stops: a no of Elasticsearch's is about the indices that were asked, and others go on.
+    pub(super) fn look_up_failed(&self, attempted: &str, error: &SearchError) -> Halt {
+        let reason = format!("{attempted}: {error}");
+        match error.kind() {
+            SearchErrorKind::Forbidden
+            | SearchErrorKind::Missing
+            | SearchErrorKind::Refused
+            | SearchErrorKind::Withheld => {
+                self.gate.open_cluster();
+                Halt::Stream(reason)
+            }
+            SearchErrorKind::Settings | SearchErrorKind::Unavailable | SearchErrorKind::Unreadable => {
+                Halt::Cluster(reason)
             }
         }
     }

@@ -18,6 +18,7 @@ mod copies;
 mod documents;
 mod gate;
 mod late;
+mod lost;
 mod mirror;
 mod put_off;
 mod send;
@@ -166,6 +167,7 @@ impl Delivery {
 
     /// Starts the workers and the renewal of their claims. `bare_tenant` is not mixed into documents' ids.
     pub fn spawn(self: &Arc<Self>, tasks: &Tasks, instance: &str, bare_tenant: &Arc<str>, committed: &Arc<Notify>) {
+        let (beside, handed_over) = lost::beside_workers();
         for number in 1..=self.settings.workers {
             let name = format!("delivery {number}");
             let worker = Worker {
@@ -173,10 +175,15 @@ impl Delivery {
                 delivery: Arc::clone(self),
                 bare_tenant: Arc::clone(bare_tenant),
                 committed: Arc::clone(committed),
+                beside: beside.clone(),
                 stopping: tasks.stopping(),
             };
             tasks.spawn(&name, worker.run());
         }
+        let (lost, stopping) = (Arc::clone(self).keep_one_copy_beside(handed_over), tasks.stopping());
+        tasks.spawn("lost claims", async move {
+            stopping.run_until_cancelled(lost).await;
+        });
         let (delivery, stopping) = (Arc::clone(self), tasks.stopping());
         tasks.spawn("claim renewal", async move { delivery.renew_claims(stopping).await });
         let (delivery, stopping, worker) = (Arc::clone(self), tasks.stopping(), format!("{instance} annotations"));

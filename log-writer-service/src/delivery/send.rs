@@ -122,7 +122,7 @@ impl Delivery {
         }
         self.look_up(claim)
             .await
-            .map_err(|error| Halt::Cluster(format!("looking documents up: {error}")))?;
+            .map_err(|error| self.look_up_failed("looking documents up", &error))?;
         self.gate.open_cluster();
         self.read_replacements(claim).await.map_err(Halt::Outbox)?;
         failpoint!("delivery::after_look_up");

@@ -7,23 +7,19 @@ use std::{
 };
 
 use futures::FutureExt;
-use tokio::sync::Notify;
+use tokio::sync::{
+    Notify,
+    mpsc::{self, error::TrySendError},
+};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Delivery,
-    documents::{Claim, Document, Progress},
-    send::Halt,
-};
+use super::{Delivery, documents::Claim, lost::LostClaim, send::Halt};
 use crate::{
     config,
     failpoint::failpoint,
     telemetry::metric,
-    timescale::{CLAIM_ROWS_MAX, ClaimRequest, OutboxId, OutboxRow, Requeued, Settlement, StoreError},
+    timescale::{CLAIM_ROWS_MAX, ClaimRequest, OutboxId, OutboxRow, Settlement, StoreError},
 };
-
-/// Times that second copies of lost claims are looked for: most of an hour with the pauses of `delivery.retry_max`.
-const REMOVAL_ATTEMPTS: u32 = 100;
 
 /// One worker's task.
 pub(super) struct Worker {
@@ -33,6 +29,8 @@ pub(super) struct Worker {
     /// The tenant that is not mixed into documents' ids.
     pub(super) bare_tenant: Arc<str>,
     pub(super) committed: Arc<Notify>,
+    /// Takes claims over that were lost and are not put right yet.
+    pub(super) beside: mpsc::Sender<LostClaim>,
     pub(super) stopping: CancellationToken,
 }
 
@@ -163,13 +161,13 @@ impl Worker {
         match delivery.outbox.settle(delivery.owner, &self.name, &settlements).await {
             Ok(lost) => {
                 self.note_lost_claims(&lost);
-                self.keep_one_copy_of(&mut claim, &lost).await;
+                self.keep_one_copy_of(&claim, &lost).await;
                 Ok(())
             }
             Err(error) => {
                 // Nobody knows whether they were lost.
                 let all: Vec<OutboxId> = claim.rows.iter().map(|row| row.id).collect();
-                self.keep_one_copy_of(&mut claim, &all).await;
+                self.keep_one_copy_of(&claim, &all).await;
                 Err(error)
             }
         }
@@ -211,71 +209,18 @@ impl Worker {
         failpoint!("delivery::after_lost_claim");
     }
 
-    /// What was sent for a claim that ended meanwhile may stand in two indices: somebody else has sent it too, and if
-    /// that one has settled it, nobody will look again. Or it was refused to that one, and has a letter though it is
-    /// there. So it is tried for long; ends early with the process.
-    async fn keep_one_copy_of(&self, claim: &mut Claim, rows: &[OutboxId]) {
-        let is_of_them = |document: &Document| claim.rows.get(document.row).is_some_and(|row| rows.contains(&row.id));
-        // Documents that are open too: their bulk may have been applied without an answer.
-        let sent =
-            claim.positions(|document| is_of_them(document) && !matches!(document.progress, Progress::Refused(_)));
-        let mut failures = 0;
-        let there = loop {
-            let error = match self.delivery.remove_doubles(claim, &sent).await {
-                Ok(there) => break there,
-                Err(error) => error,
-            };
-            failures += 1;
-            if failures == REMOVAL_ATTEMPTS {
-                tracing::error!(%error, document.count = sent.len(),
-                    "could not check documents of lost claims for second copies; one may stay in a newer index");
-                return;
-            }
-            tracing::warn!(%error, document.count = sent.len(),
-                "documents of lost claims can't be checked for second copies now; trying again");
-            tokio::time::sleep(self.delivery.gate.pause(failures)).await;
+    /// Leaves one copy of what was sent for claims that ended meanwhile. If that is not done at once it goes on beside the
+    /// worker, as long as not too many do.
+    async fn keep_one_copy_of(&self, claim: &Claim, rows: &[OutboxId]) {
+        let Some(mut lost) = LostClaim::of(claim, rows, &self.name) else {
+            return;
         };
-        while let Err(reason) = self.take_back_letters_of(claim, &there).await {
-            failures += 1;
-            if failures == REMOVAL_ATTEMPTS {
-                tracing::error!(
-                    reason,
-                    document.count = there.len(),
-                    "could not check documents of lost claims for dead letters; an indexed event may have one: redrive it"
-                );
-                return;
-            }
-            tokio::time::sleep(self.delivery.gate.pause(failures)).await;
+        if self.delivery.keep_one_copy_now(&mut lost).await {
+            return;
         }
-    }
-
-    /// Puts documents that are there into the outbox again where somebody else was refused the same: they are found then,
-    /// and counted as indexed. An error while somebody still works on them, whose verdict is yet to come.
-    async fn take_back_letters_of(&self, claim: &Claim, there: &[usize]) -> Result<(), String> {
-        if there.is_empty() {
-            return Ok(());
+        if let Err(TrySendError::Full(lost) | TrySendError::Closed(lost)) = self.beside.try_send(lost) {
+            self.delivery.keep_one_copy_at_last(lost).await;
         }
-        let outbox = &self.delivery.outbox;
-        let held: Vec<_> = claim.rows.iter().map(|row| (row.id, row.attempts)).collect();
-        let otherwise = outbox.claimed_otherwise(&held).await;
-        if otherwise.map_err(|error| error.to_string())? > 0 {
-            return Err("somebody else still sends them".to_owned());
-        }
-        let events = there.iter().filter_map(|position| claim.documents.get(*position));
-        let events: Vec<_> = events
-            .map(|Document { event, .. }| (event.id, event.timestamp, &*event.tenant))
-            .collect();
-        let (events_max, bytes_max) = self.delivery.row_limits();
-        let requeued = Requeued::requeue_indexed(outbox.pool(), &self.name, None, &events, events_max, bytes_max).await;
-        match requeued.map_err(|error| error.to_string())? {
-            0 => {}
-            count => {
-                metric::letters_taken_back(count);
-                tracing::info!(target.name = %claim.target, document.count = count,
-                    "documents that had been refused to another replica are there; their dead letters are taken back");
-            }
-        }
-        Ok(())
     }
 
     fn report(&self, claim: &Claim, settlements: &[Settlement], begun: Instant) {

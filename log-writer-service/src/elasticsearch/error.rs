@@ -51,8 +51,10 @@ pub enum SearchError {
 pub enum SearchErrorKind {
     /// An operator has to change the configuration or a file.
     Settings,
-    /// Passes by itself: no connection, overload, a block.
+    /// Passes by itself: no connection, overload.
     Unavailable,
+    /// The index that was asked gives nothing now: a block, or, in an answer that is otherwise whole, a shard that is away.
+    Withheld,
     /// 401 or 403: an operator has to mend the credentials.
     Forbidden,
     /// 404 by Elasticsearch itself.
@@ -71,8 +73,9 @@ impl SearchError {
             Self::Unanswered { .. } => SearchErrorKind::Unavailable,
             Self::Unreadable { .. } => SearchErrorKind::Unreadable,
             Self::Refused { status, error_type, .. } => match *status {
+                200 => SearchErrorKind::Withheld,
                 401 => SearchErrorKind::Forbidden,
-                403 if error_type == "cluster_block_exception" => SearchErrorKind::Unavailable,
+                403 if error_type == "cluster_block_exception" => SearchErrorKind::Withheld,
                 403 => SearchErrorKind::Forbidden,
                 404 if error_type.ends_with("_not_found_exception") => SearchErrorKind::Missing,
                 408 | 429 | 500..=599 => SearchErrorKind::Unavailable,
@@ -271,7 +274,7 @@ mod tests {
         );
         assert_eq!(
             refused(403, "cluster_block_exception").kind(),
-            SearchErrorKind::Unavailable
+            SearchErrorKind::Withheld
         );
         assert_eq!(refused(403, "security_exception").kind(), SearchErrorKind::Forbidden);
     }

@@ -34,6 +34,14 @@ pub(super) fn answer(state: &Arc<Mutex<State>>, method: &str, path_and_query: &s
         }
         ("GET", ["_index_template"]) => (200, all_templates(&state)),
         ("POST", ["_index_template", "_simulate_index", name]) => (200, simulate(&state, name)),
+        ("POST" | "GET", ["_data_stream", name] | [name, "_mget"]) if may_not_read(&state, name) => (
+            403,
+            error(
+                403,
+                "security_exception",
+                &format!("action [indices:data/read/mget] is unauthorized on [{name}]"),
+            ),
+        ),
         ("GET", ["_data_stream", name]) => get_stream(&state, name),
         ("PUT", ["_data_stream", name]) => {
             state.roll_over(name);
@@ -58,6 +66,12 @@ pub(super) fn answer(state: &Arc<Mutex<State>>, method: &str, path_and_query: &s
         ),
     };
     Reply::Whole(status, answer)
+}
+
+/// Whether look-ups in this stream or backing index are refused.
+fn may_not_read(state: &State, name: &str) -> bool {
+    let refused = state.look_ups_refused.as_deref();
+    refused.is_some_and(|stream| name == stream || name.starts_with(&format!(".ds-{stream}-")))
 }
 
 /// The body of an error that concerns the whole request.

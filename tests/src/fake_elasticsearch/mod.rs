@@ -168,6 +168,8 @@ struct State {
     always: Option<Behaviour>,
     /// Bulks of deletions to refuse.
     deletions_refused: usize,
+    /// Stream whose look-ups are refused.
+    look_ups_refused: Option<String>,
     body_bytes_max: Option<usize>,
     bulks: Vec<BulkSeen>,
     requests: Vec<String>,
@@ -216,6 +218,11 @@ impl FakeElasticsearch {
     /// Answers the next bulks of deletions 429, so many.
     pub fn refuse_deletions(&self, bulks: usize) {
         self.lock().deletions_refused = bulks;
+    }
+
+    /// Answers every look-up in this stream 403, as for want of the right to read it; `None`: as usual.
+    pub fn refuse_look_ups(&self, stream: Option<&str>) {
+        self.lock().look_ups_refused = stream.map(str::to_owned);
     }
 
     /// Bodies over this size are answered 413, as by `http.max_content_length`.

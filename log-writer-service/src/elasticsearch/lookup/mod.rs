@@ -195,13 +195,14 @@ fn read_located(request: &str, body: &[u8], ids: &[DocumentId]) -> Result<Vec<Op
     }
     docs.into_iter()
         .map(|doc| match (doc.error, doc.found, doc.seq_no, doc.primary_term) {
-            // An index deleted since it was listed is missing, anything else passes; neither says "absent".
+            // An index deleted since it was listed is missing, anything else is withheld; neither says "absent". An error
+            // inside an answer has no status of its own.
             (Some(error), ..) => Err(SearchError::Refused {
                 request: request.to_owned(),
-                status: if error.error_type == "index_not_found_exception" {
-                    404
-                } else {
-                    503
+                status: match error.error_type.as_str() {
+                    "index_not_found_exception" => 404,
+                    "security_exception" => 403,
+                    _ => 200,
                 },
                 error_type: error.error_type,
                 reason: String::new(),
