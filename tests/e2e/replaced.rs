@@ -88,6 +88,60 @@ async fn a_changed_event_goes_over_its_copy_in_whichever_index_that_stands() {
 }
 
 #[tokio::test]
+async fn a_change_of_a_document_in_a_blocked_index_stops_nothing_and_a_redrive_brings_it_after_the_block() {
+    let set = |settings: Settings| {
+        settings
+            .set("delivery.retry_min", "1ms")
+            .set("delivery.retry_max", "5ms")
+            .set("delivery.linger", "0s")
+    };
+    let stores = RealStores::start_with(set).await;
+    stores.service.ingest(&fresh(5)).await;
+    stores.service.until_delivered().await;
+    let (search, stream) = (&stores.stream.search, stores.stream.name());
+    search.ok("POST", &format!("/{stream}/_rollover"), None).await;
+    let oldest = format!("/{}/_settings", search.backing_indices(&stream).await.remove(0));
+    search
+        .ok("PUT", &oldest, Some(&json!({ "index.blocks.write": true })))
+        .await;
+    annotate(&stores, "event 2", "behind the block").await;
+    until_taken(&stores.database).await;
+    let mut others = 0;
+    let letters = "select count(*) from log_writer.dead_letters where kind = 'replace'";
+    while stores.database.number(letters).await == 0 {
+        assert!(others < 1_000, "no dead letter");
+        stores.service.ingest(&fresh(1)).await;
+        others += 1;
+        let status = stores
+            .service
+            .until_status("the stream to go on", |status| {
+                status["books"]["outstanding"].as_u64() <= Some(1)
+            })
+            .await;
+        assert_eq!(status["elasticsearch"]["problem"], json!(null), "{status}");
+    }
+    assert!(others > 10, "{others}");
+    stores.service.until_delivered().await;
+    let letter = "select reason || ' ' || detail from log_writer.dead_letters";
+    let letter = stores.database.text(letter).await;
+    assert!(
+        letter.starts_with("cluster_block_exception status 403: the change can't go over its copy in .ds-"),
+        "{letter}"
+    );
+    assert_eq!(analysis(&stores, "event 2").await, json!(null));
+
+    search
+        .ok("PUT", &oldest, Some(&json!({ "index.blocks.write": null })))
+        .await;
+    let settings = Settings::new(stores.database.url(), search.url(), &stores.stream.tenant);
+    let redriven = run_command(&["dead-letters", "redrive", "--all"], &settings).await;
+    assert!(redriven.status.success(), "{redriven:?}");
+    stores.assert_delivered_exactly_once(5 + others).await;
+    assert_eq!(stores.database.number(letters).await, 0);
+    assert_eq!(analysis(&stores, "event 2").await, "behind the block");
+}
+
+#[tokio::test]
 async fn a_changed_event_that_elasticsearch_lacks_is_created() {
     let stores = with_five_delivered().await;
     let path = path_of(&stores, "event 3").await;

@@ -19,7 +19,7 @@ use std::{
 
 use crate::elasticsearch::DocumentId;
 
-/// Times after which a document is given up: at least twenty minutes with the pauses of `delivery.retry_max` = 30 s.
+/// Times after which a document is given up: about twenty minutes with the pauses of `delivery.retry_max` = 30 s.
 const PUT_OFF_MAX: u32 = 60;
 /// Documents of each kind that are remembered, but for those of the last bulk.
 const REMEMBERED_MAX: usize = 10_000;
