@@ -297,26 +297,44 @@ async fn a_document_that_is_put_off_each_time_does_not_pause_its_stream_once_oth
     assert!(stores.refused().await.is_empty(), "{:?}", stores.refused().await);
 }
 
-#[tokio::test]
-async fn a_change_that_does_not_go_over_its_copy_waits_alone_and_becomes_a_dead_letter() {
+/// A service whose two events are in an older index, one of them changed; what is to go over its copy meets the fault.
+async fn with_a_change_that_meets(fault: ItemFault) -> FakeStores {
     let stores = FakeStores::start_with(hasty).await;
     stores.service.ingest(&numbered(0..2)).await;
     stores.service.until_delivered().await;
     stores.fake.roll_over(STREAM);
-    stores.fake.always(Some(Behaviour::partial(|_, item| {
-        (item.operation == "index").then(|| ItemFault::new(403, "cluster_block_exception", "index [x] blocked"))
+    stores.fake.always(Some(Behaviour::partial(move |_, item| {
+        (item.operation == "index").then(|| fault.clone())
     })));
     let annotate = "select annotate_log(id, \"timestamp\", '{\"summary\": \"new\"}', tenant) from application_logs
         where message = 'event 0'";
     stores.database.execute(annotate).await;
     eventually("the change to be sent several times", SOON, || async {
-        let over = stores.fake.bulks();
-        let over = over.iter().filter(|bulk| bulk.items[0].operation == "index").count();
+        let bulks = stores.fake.bulks();
+        let over = bulks.iter().filter(|bulk| bulk.items[0].operation == "index").count();
         (over >= 4).then_some(())
     })
     .await;
     let status = stores.service.status().await;
     assert!(!status["elasticsearch"].to_string().contains(STREAM), "{status}");
+    stores
+}
+
+#[tokio::test]
+async fn a_change_whose_copy_goes_with_its_index_does_not_pause_its_stream() {
+    let gone = ItemFault::new(404, "index_not_found_exception", "no such index [x]");
+    let stores = with_a_change_that_meets(gone).await;
+    stores.service.ingest(&numbered(2..3)).await;
+    stores
+        .service
+        .until_status("another one to be taken", |status| status["books"]["indexed"] == 2)
+        .await;
+    assert!(stores.refused().await.is_empty(), "{:?}", stores.refused().await);
+}
+
+#[tokio::test]
+async fn a_change_that_does_not_go_over_its_copy_waits_alone_and_becomes_a_dead_letter() {
+    let stores = with_a_change_that_meets(ItemFault::new(403, "cluster_block_exception", "index [x] blocked")).await;
     ingest_until_refused(&stores).await;
     stores.service.until_delivered().await;
     let refused = stores.refused().await;
