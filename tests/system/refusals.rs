@@ -179,6 +179,10 @@ async fn where_every_bulk_breaks_nothing_becomes_a_dead_letter() {
     assert!(stores.refused().await.is_empty(), "{:?}", stores.refused().await);
 }
 
+fn broken() -> ItemFault {
+    ItemFault::new(500, "null_pointer_exception", "Cannot invoke")
+}
+
 fn full() -> ItemFault {
     ItemFault::new(429, "es_rejected_execution_exception", "rejected execution")
 }
@@ -214,7 +218,7 @@ async fn ingest_until_refused(stores: &FakeStores) -> u64 {
         stores
             .service
             .until_status("the others to be delivered", |status| {
-                status["books"]["outstanding"].as_u64() <= Some(1)
+                status["books"]["outstanding"].as_u64() <= Some(2)
             })
             .await;
     }
@@ -226,16 +230,38 @@ async fn a_document_that_alone_is_put_off_each_time_is_a_dead_letter_and_its_nei
     let stores = FakeStores::start_with(hasty).await;
     stores
         .fake
-        .always(Some(Behaviour::partial(|_, item| (number(item) == 13).then(full))));
+        .always(Some(Behaviour::partial(|_, item| (number(item) == 13).then(broken))));
     stores.service.ingest(&fresh(20)).await;
     let ingested = ingest_until_refused(&stores).await;
     stores.assert_delivered_exactly_once(20 + ingested).await;
     let refused = stores.refused().await;
     assert_eq!(refused.len(), 1, "{refused:?}");
-    assert_eq!(refused[0].reason, "es_rejected_execution_exception");
-    for part in ["status 429", "put off", "redrive"] {
+    assert_eq!(refused[0].reason, "null_pointer_exception");
+    for part in ["status 500", "put off", "redrive"] {
         assert!(refused[0].whole.contains(part), "{part} is not in {}", refused[0].whole);
     }
+}
+
+#[tokio::test]
+async fn a_document_without_room_is_a_dead_letter_only_if_it_is_large() {
+    let stores = FakeStores::start_with(hasty).await;
+    stores
+        .fake
+        .always(Some(Behaviour::partial(|_, item| (number(item) < 2).then(full))));
+    let mut events = numbered(0..2);
+    events[1]["large"] = json!("x".repeat(1_100_000));
+    stores.service.ingest(&events).await;
+    let mut ingested = ingest_until_refused(&stores).await;
+    // As many again for the small one.
+    for number in 2_000..2_000 + ingested {
+        stores.service.ingest(&numbered(number..number + 1)).await;
+    }
+    ingested *= 2;
+    stores.fake.always(None);
+    stores.assert_delivered_exactly_once(2 + ingested).await;
+    let refused = stores.refused().await;
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    assert!(refused[0].whole.contains("status 429"), "{}", refused[0].whole);
 }
 
 #[tokio::test]

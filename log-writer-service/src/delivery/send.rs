@@ -16,7 +16,7 @@ use crate::{
 
 /// A document that alone is refused for want of room, and is larger than this, is taken to be the culprit itself after
 /// [`NO_ROOM_ATTEMPTS`]: a node refuses for ever what exceeds its limit for indexing in flight (a tenth of its heap).
-const NO_ROOM_BYTES: usize = 1024 * 1024;
+pub(super) const NO_ROOM_BYTES: usize = 1024 * 1024;
 /// Attempts that such a document gets, in pauses of up to `delivery.retry_max`.
 const NO_ROOM_ATTEMPTS: i32 = 8;
 

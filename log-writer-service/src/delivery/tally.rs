@@ -6,7 +6,7 @@ use super::{
     Delivery,
     documents::{Claim, Document, Progress, Refusal},
     put_off::Standing,
-    send::{Halt, set},
+    send::{Halt, NO_ROOM_BYTES, set},
 };
 use crate::elasticsearch::Verdict;
 
@@ -109,7 +109,9 @@ impl Delivery {
         for (item, standing) in self.note_put_off(claim, true, std::mem::take(&mut tally.put_off)) {
             *alike.entry(format!("{} {}", item.status, item.error_type)).or_default() += 1;
             are_known &= standing != Standing::Unknown;
-            if let Standing::GivenUp(times) = standing {
+            if let Standing::GivenUp(times) = standing
+                && item.is_the_documents_fault(claim)
+            {
                 let reason = format!(
                     "put off {times} times while others of its stream were taken; find out what sets it apart (its \
                      shard, its pipeline, its size), mend that and redrive it"
@@ -128,7 +130,9 @@ impl Delivery {
     /// older index, into which nothing else goes.
     pub(super) fn judge_put_off_over_copies(&self, claim: &mut Claim, tally: &mut Tally) {
         for (item, standing) in self.note_put_off(claim, false, std::mem::take(&mut tally.put_off_over_copies)) {
-            if let Standing::GivenUp(times) = standing {
+            if let Standing::GivenUp(times) = standing
+                && item.is_the_documents_fault(claim)
+            {
                 let document = claim.documents.get(item.position);
                 let index = document.and_then(Document::copy).map(|copy| copy.index.to_string());
                 let reason = format!(
@@ -155,6 +159,16 @@ impl Delivery {
 }
 
 impl PutOffItem {
+    /// Whether it may be: no room, or a shard that is away, passes for any document, however long that takes. A node refuses
+    /// for ever what is too large for it.
+    fn is_the_documents_fault(&self, claim: &Claim) -> bool {
+        let document = claim.documents.get(self.position);
+        match self.status {
+            429 => document.is_some_and(|document| document.event.text_bytes() > NO_ROOM_BYTES),
+            status => status != 503,
+        }
+    }
+
     fn refusal(self, reason: String) -> Refusal {
         Refusal {
             status: self.status,

@@ -46,3 +46,16 @@ pub struct StoredEvent {
     /// Column `ai_analysis`: JSON object text.
     pub ai_analysis: Option<String>,
 }
+
+impl StoredEvent {
+    /// Bytes of what can be long.
+    pub fn text_bytes(&self) -> usize {
+        let objects = [
+            &self.fields,
+            &self.error_details,
+            &self.performance_metrics,
+            &self.ai_analysis,
+        ];
+        self.message.len() + objects.into_iter().flatten().map(String::len).sum::<usize>()
+    }
+}
