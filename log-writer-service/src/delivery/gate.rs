@@ -37,6 +37,8 @@ pub(super) struct Gate {
 #[derive(Debug, Default)]
 struct State {
     cluster: Option<Pause>,
+    /// Whether somebody probes the cluster now.
+    is_probed: bool,
     streams: HashMap<String, Pause>,
     refusals: HashMap<String, Refusals>,
     /// Streams that rest, and until when.
@@ -90,19 +92,24 @@ impl Gate {
     /// Whether anything may be claimed; if the cluster failed before, the caller is its probe and others wait meanwhile.
     pub(super) fn may_claim(&self, now: Instant) -> bool {
         let retry_max = self.retry.1;
-        match &mut self.lock().cluster {
+        let state = &mut *self.lock();
+        match &mut state.cluster {
             None => true,
             Some(pause) if pause.until > now => false,
             Some(pause) => {
                 pause.until = now + retry_max;
+                state.is_probed = true;
                 true
             }
         }
     }
 
-    /// A probe found nothing to send: the next one need not wait for it.
+    /// A claim found nothing to send: if it was a probe, the next one need not wait for it.
     pub(super) fn nothing_to_probe(&self) {
-        if let Some(pause) = &mut self.lock().cluster {
+        let state = &mut *self.lock();
+        if let Some(pause) = &mut state.cluster
+            && std::mem::take(&mut state.is_probed)
+        {
             pause.until = Instant::now();
         }
     }
@@ -153,6 +160,7 @@ impl Gate {
                 "elasticsearch does not take documents; delivery pauses, events wait in the outbox"
             );
         }
+        state.is_probed = false;
         state.cluster = Some(Pause {
             until: Instant::now() + pause,
             failures,
@@ -307,9 +315,14 @@ mod tests {
         assert!(gate.may_claim(now) && gate.may_claim(now));
         let pause = gate.pause_cluster("down");
         assert!(!gate.may_claim(now));
+        // By one who began before the pause.
+        gate.nothing_to_probe();
+        assert!(!gate.may_claim(now));
         let later = Instant::now() + pause;
         assert!(gate.may_claim(later));
         assert!(!gate.may_claim(later), "a second probe");
+        gate.nothing_to_probe();
+        assert!(gate.may_claim(later), "the next one");
         gate.open_cluster();
         assert!(gate.may_claim(later) && gate.may_claim(later));
     }
