@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use futures::future::{BoxFuture, join_all};
 use log_writer_service::timescale::{
     ActionOutcome, Actor, ClaimOrder, ClaimRequest, Monitor, Outbox, Requeued, Rest, Settlement, StoreError,
     StoreErrorKind, housekeep, record, upkeep_letters,
@@ -101,39 +102,27 @@ async fn a_server_that_vanishes_is_not_waited_for_for_ever() {
         let (outbox, monitor) = (Outbox::new(pool.clone()), Monitor::new(pool.clone()));
         let mut locker = database.bystander().await;
         locker
-            .execute("begin; lock table log_writer.outbox, log_writer.books, log_writer.dead_letters, log_writer.audit, application_logs in access exclusive mode")
+            .execute(
+                "begin; lock table log_writer.outbox, log_writer.books, log_writer.dead_letters, log_writer.audit,
+                   application_logs in access exclusive mode",
+            )
             .await
             .expect("locked");
 
         let (actor, target) = (Actor::of_process(), json!({}));
-        let calls = async {
-            let outcomes = tokio::join!(
-                outbox.claim(&claim),
-                outbox.renew(claim.owner, &held, LEASE),
-                outbox.release(claim.owner),
-                outbox.settle(claim.owner, "worker", &settled),
-                outbox.read_back(&rows),
-                monitor.snapshot(LEASE / 2),
-                housekeep(&pool, &database.settings, Duration::ZERO),
-                outbox.claimed_otherwise(&held),
-                upkeep_letters(&pool, &database.settings),
-                Requeued::requeue(&pool, "worker", None, &[1], 1, 1),
-                record(&pool, &actor, "a test", &target, 0, ActionOutcome::Running),
-            );
-            [
-                kind(&outcomes.0),
-                kind(&outcomes.1),
-                kind(&outcomes.2),
-                kind(&outcomes.3),
-                kind(&outcomes.4),
-                kind(&outcomes.5),
-                kind(&outcomes.6),
-                kind(&outcomes.7),
-                kind(&outcomes.8),
-                kind(&outcomes.9),
-                kind(&outcomes.10),
-            ]
-        };
+        let calls: [BoxFuture<'_, Option<StoreErrorKind>>; CALLS as usize] = [
+            Box::pin(async { kind(&outbox.claim(&claim).await) }),
+            Box::pin(async { kind(&outbox.renew(claim.owner, &held, LEASE).await) }),
+            Box::pin(async { kind(&outbox.release(claim.owner).await) }),
+            Box::pin(async { kind(&outbox.settle(claim.owner, "worker", &settled).await) }),
+            Box::pin(async { kind(&outbox.read_back(&rows).await) }),
+            Box::pin(async { kind(&monitor.snapshot(LEASE / 2).await) }),
+            Box::pin(async { kind(&housekeep(&pool, &database.settings, Duration::ZERO).await) }),
+            Box::pin(async { kind(&outbox.claimed_otherwise(&held).await) }),
+            Box::pin(async { kind(&upkeep_letters(&pool, &database.settings).await) }),
+            Box::pin(async { kind(&Requeued::requeue(&pool, "worker", None, &[1], 1, 1).await) }),
+            Box::pin(async { kind(&record(&pool, &actor, "a test", &target, 0, ActionOutcome::Running).await) }),
+        ];
         let vanish = async {
             let all_wait = format!(
                 "select count(*) = {CALLS} from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and backend_type = 'client backend'"
@@ -142,7 +131,7 @@ async fn a_server_that_vanishes_is_not_waited_for_for_ever() {
             frozen.store(true, Ordering::Relaxed);
             locker.execute("rollback").await.expect("released");
         };
-        let (kinds, ()) = tokio::join!(tokio::time::timeout(LEASE, calls), vanish);
+        let (kinds, ()) = tokio::join!(tokio::time::timeout(LEASE, join_all(calls)), vanish);
         assert_eq!(
             kinds.expect("every call has an end"),
             [Some(StoreErrorKind::Timeout); CALLS as usize]
