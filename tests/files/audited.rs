@@ -61,6 +61,7 @@ fn recorded_in(folder: &str, ending: &str, call: &str, quote: char) -> BTreeSet<
 fn every_action_that_is_recorded_is_documented_and_none_else() {
     let mut recorded = recorded_in("log-writer-service/src", "rs", " record(", '"');
     recorded.extend(recorded_in("log-writer-service/src", "rs", "::record(", '"'));
+    recorded.extend(recorded_in("log-writer-service/src", "rs", "::record_in(", '"'));
     recorded.extend(recorded_in(
         "migrations",
         "sql",

@@ -185,3 +185,26 @@ async fn a_stream_whose_look_ups_are_refused_keeps_no_other_waiting() {
     assert!(status["elasticsearch"].to_string().contains(&named), "{status}");
     assert_books_balance(&stores.service, &stores.database).await;
 }
+
+#[tokio::test]
+async fn a_stream_whose_documents_are_all_found_is_not_paused_any_more() {
+    let stores = FakeStores::start_with(|settings| {
+        settings
+            .set("delivery.retry_min", "500ms")
+            .set("delivery.retry_max", "500ms")
+    })
+    .await;
+    stores.fake.script([Behaviour::ApplyThenCut]);
+    stores.fake.refuse_look_ups(Some(STREAM));
+    stores.service.ingest(&fresh(3)).await;
+    stores
+        .service
+        .until_status("the status to name the look-up", |status| {
+            status["elasticsearch"].to_string().contains("looking documents up")
+        })
+        .await;
+    stores.fake.refuse_look_ups(None);
+    let status = stores.service.until_delivered().await;
+    assert_eq!(status["elasticsearch"]["problem"], json!(null), "{status}");
+    assert_eq!(stores.fake.bulks().len(), 1, "nothing was left to send");
+}

@@ -126,8 +126,7 @@ async fn second_copies_that_cannot_be_deleted_for_long_keep_no_worker_from_new_e
     })
     .await;
     stores.service.ingest(&fresh(7)).await;
-    let soon = Duration::from_secs(5);
-    eventually("new events to be delivered", soon, || async {
+    eventually("new events to be delivered", SOON, || async {
         (stores.fake.documents(STREAM).len() == 87).then_some(())
     })
     .await;

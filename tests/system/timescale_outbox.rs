@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use log_writer_service::event::Timestamp;
 use log_writer_service::timescale::{
-    Actor, ClaimOrder, ClaimRequest, IndexRefusal, OutboxId, OutboxRow, Rest, Settlement, WorkKind, annotate,
+    Actor, ClaimOrder, ClaimRequest, IndexRefusal, OutboxId, OutboxRow, Requeued, Rest, Settlement, WorkKind, annotate,
     requeue_annotated,
 };
 use serde_json::{Value, json};
@@ -682,13 +682,25 @@ async fn what_waits_for_a_mirror_that_never_comes_back_can_be_given_up_as_operat
     let (statement, _) = statement.split_once("```").expect("its end");
     with_database(async |database| {
         settle_in_part(database).await;
+        let letter = database.number("select min(id) from log_writer.dead_letters").await;
+        let requeued = Requeued::requeue(&database.pool, "worker", None, &[letter], 100, 100_000).await;
+        assert_eq!(requeued.expect("requeued").requeued, 1);
         let waits = "select coalesce(sum(events), 0)::bigint from log_writer.outbox";
-        assert!(database.number(waits).await == 2 && database.books().await.balance(2));
+        assert_eq!(database.number(waits).await, 3);
         for _ in 0..2 {
             database.execute(&format!("with gone as{statement}")).await;
             let books = database.books().await;
-            assert_eq!((database.number(waits).await, books.unmirrored), (0, 2));
+            assert_eq!(
+                (
+                    database.number(waits).await,
+                    books.unmirrored,
+                    books.index_dead_lettered
+                ),
+                (0, 2, 2)
+            );
             assert!(books.balance(0), "{books:?}");
+            let letters = "select count(*) from log_writer.dead_letters where redriven_at is null";
+            assert_eq!(database.number(letters).await, 2);
         }
     })
     .await;

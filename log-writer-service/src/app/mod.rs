@@ -371,6 +371,7 @@ pub fn instance() -> String {
         .chars()
         .take(20)
         .collect::<String>();
-    let (random, _) = Uuid::new_v4().as_fields().0.overflowing_shr(16);
-    format!("{host}/{}/{random:04x}", std::process::id())
+    // Hosts may be alike so far, and their processes: of the replicas of one deployment, say.
+    let random = Uuid::new_v4().as_fields().0;
+    format!("{host}/{}/{random:08x}", std::process::id())
 }

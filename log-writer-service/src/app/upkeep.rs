@@ -7,11 +7,11 @@ use crate::timescale;
 
 /// How often housekeeping runs.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(5);
-/// How often retention and quota of the dead letters are looked at, counts are brought up to date, what is too old is dropped.
-const HISTORY_EVERY: Duration = Duration::from_secs(60);
+/// How often counts are brought up to date, what is too old is dropped, and the dead letters are counted.
+const RETENTION_EVERY: Duration = Duration::from_secs(60);
 
 impl Store {
-    /// Looks after what is due until it is dropped. Each thing in its own turn: none waits for another that takes long.
+    /// Looks after what is due until it is dropped, in four loops at once: a count may take half an hour.
     pub(super) async fn keep_house(&self) {
         let sessions = async {
             loop {
@@ -30,7 +30,7 @@ impl Store {
             tokio::time::sleep(HOUSEKEEPING_EVERY).await;
             loop {
                 self.count_events().await;
-                tokio::time::sleep(HISTORY_EVERY).await;
+                tokio::time::sleep(RETENTION_EVERY).await;
             }
         };
         let retention = async {
@@ -39,7 +39,7 @@ impl Store {
             loop {
                 is_over_quota = self.look_after_letters(is_over_quota).await;
                 self.drop_what_is_old().await;
-                tokio::time::sleep(HISTORY_EVERY).await;
+                tokio::time::sleep(RETENTION_EVERY).await;
             }
         };
         tokio::join!(sessions, house, counts, retention);
@@ -69,7 +69,7 @@ impl Store {
         }
     }
 
-    /// On the Apache edition.
+    /// Brings the counts of `log_stats` up to date where no continuous aggregate does: on the Apache edition.
     async fn count_events(&self) {
         if let Err(error) = timescale::refresh_stats(&self.pool).await {
             tracing::warn!(%error, "counting events for log_stats failed; it is tried again");
@@ -87,7 +87,8 @@ impl Store {
             Err(error) => tracing::warn!(%error, "purging the audit trail failed; it is tried again"),
         }
         if !self.config.elasticsearch.enabled {
-            self.do_without_mirror().await;
+            self.forget_annotated().await;
+            self.warn_of_stranded_outbox().await;
         }
         match timescale::expire(&self.pool, &self.config.retention).await {
             Ok(0) => {}
@@ -103,10 +104,13 @@ impl Store {
         }
     }
 
-    async fn do_without_mirror(&self) {
+    async fn forget_annotated(&self) {
         if let Err(error) = timescale::forget_annotated(&self.pool).await {
             tracing::warn!(%error, "forgetting annotated events failed; it is tried again");
         }
+    }
+
+    async fn warn_of_stranded_outbox(&self) {
         match timescale::Questions::mirror_age(&self.pool).await {
             Ok(Duration::ZERO) => {}
             Ok(age) => tracing::warn!(

@@ -213,6 +213,11 @@ impl Delivery {
                     "second copies stay, since the credentials may not delete them; grant `delete` on the service's indices");
                 Ok(false)
             }
+            Err(error) if error.kind() == SearchErrorKind::Withheld => {
+                tracing::warn!(index, %error, document.count = doubles.len(),
+                    "second copies stay for now, since their index can't be written to");
+                Ok(false)
+            }
             Err(error) => Err(error),
         }
     }

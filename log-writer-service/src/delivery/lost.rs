@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use futures::{StreamExt, stream};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
@@ -18,7 +19,7 @@ use crate::{
     elasticsearch::{DocumentId, SearchError},
     event::Timestamp,
     telemetry::metric,
-    timescale::{OutboxId, Requeued},
+    timescale::{OutboxId, Requeued, StoreError},
 };
 
 /// Times that it is tried: most of an hour with the pauses of `delivery.retry_max`.
@@ -34,7 +35,7 @@ pub(super) struct LostClaim {
     held: Vec<(OutboxId, i32)>,
     documents: Vec<Sent>,
     /// Whether one copy of each is left, at most, and `documents` are those that have one.
-    is_looked_for: bool,
+    has_one_copy_each: bool,
     failures: u32,
     /// Names the worker's row in the books.
     worker: String,
@@ -48,10 +49,12 @@ struct Sent {
 
 #[derive(Debug, thiserror::Error)]
 enum LostClaimError {
-    #[error("looking for second copies: {0}")]
+    #[error(transparent)]
     Copies(#[from] SearchError),
-    #[error("looking for dead letters: {0}")]
-    Letters(String),
+    #[error(transparent)]
+    Letters(#[from] StoreError),
+    #[error("somebody else still sends them")]
+    StillSent,
 }
 
 impl LostClaim {
@@ -81,7 +84,7 @@ impl LostClaim {
             target: Arc::clone(&claim.target),
             held: claim.rows.iter().map(|row| (row.id, row.attempts)).collect(),
             documents,
-            is_looked_for: false,
+            has_one_copy_each: false,
             failures: 0,
             worker: worker.to_owned(),
         })
@@ -89,32 +92,36 @@ impl LostClaim {
 }
 
 /// Where workers hand lost claims over.
-pub(super) fn beside_workers() -> (mpsc::Sender<LostClaim>, mpsc::Receiver<LostClaim>) {
+pub(super) fn lost_claims_channel() -> (mpsc::Sender<LostClaim>, mpsc::Receiver<LostClaim>) {
     mpsc::channel(1)
 }
 
 impl Delivery {
-    /// Works on what the workers hand over, until it is dropped.
-    pub(super) async fn keep_one_copy_beside(self: Arc<Self>, mut handed_over: mpsc::Receiver<LostClaim>) {
+    /// Works on what the workers hand over, until they have ended.
+    pub(super) async fn work_on_lost_claims(
+        self: Arc<Self>,
+        mut handed_over: mpsc::Receiver<LostClaim>,
+        stopping: CancellationToken,
+    ) {
         stream::poll_fn(move |context| handed_over.poll_recv(context))
-            .for_each_concurrent(BESIDE_MAX, |lost| self.keep_one_copy_at_last(lost))
+            .for_each_concurrent(BESIDE_MAX, |lost| self.retry_lost_claim(lost))
             .await;
-        // All workers have ended.
-        std::future::pending::<()>().await;
+        // A task that ends before it is told to would stop the process.
+        stopping.cancelled().await;
     }
 
     /// Tries again and again.
-    pub(super) async fn keep_one_copy_at_last(&self, mut lost: LostClaim) {
+    pub(super) async fn retry_lost_claim(&self, mut lost: LostClaim) {
         loop {
             tokio::time::sleep(self.gate.pause(lost.failures)).await;
-            if self.keep_one_copy_now(&mut lost).await {
+            if self.try_lost_claim(&mut lost).await {
                 return;
             }
         }
     }
 
     /// Tries once; whether it is done, or given up.
-    pub(super) async fn keep_one_copy_now(&self, lost: &mut LostClaim) -> bool {
+    pub(super) async fn try_lost_claim(&self, lost: &mut LostClaim) -> bool {
         let Err(error) = self.try_to_keep_one_copy(lost).await else {
             return true;
         };
@@ -126,9 +133,9 @@ impl Delivery {
                 tracing::error!(%error, document.count = count,
                     "could not check documents of lost claims for second copies; one may stay in a newer index");
             }
-            LostClaimError::Letters(error) if is_last => {
+            error if is_last => {
                 tracing::error!(
-                    error,
+                    %error,
                     document.count = count,
                     "could not check documents of lost claims for dead letters; an indexed event may have one: redrive it"
                 );
@@ -138,11 +145,14 @@ impl Delivery {
                     "documents of lost claims can't be checked for second copies now; trying again");
             }
             LostClaimError::Letters(error) => {
+                tracing::warn!(%error, document.count = count, failures,
+                    "documents of lost claims can't be checked for dead letters now; trying again");
+            }
+            LostClaimError::StillSent => {
                 tracing::debug!(
-                    error,
                     document.count = count,
                     failures,
-                    "documents of lost claims can't be checked for dead letters now; trying again"
+                    "documents of lost claims are still sent by somebody else"
                 );
             }
         }
@@ -150,32 +160,30 @@ impl Delivery {
     }
 
     async fn try_to_keep_one_copy(&self, lost: &mut LostClaim) -> Result<(), LostClaimError> {
-        if !lost.is_looked_for {
+        if !lost.has_one_copy_each {
             let indices = self.client.backing_indices(&lost.target).await?;
             let ids: Vec<DocumentId> = lost.documents.iter().map(|sent| sent.id.clone()).collect();
             let mut copies = self.keep_one_copy(&ids, &indices).await?.copies.into_iter();
             lost.documents.retain(|_| copies.next().flatten().is_some());
-            lost.is_looked_for = true;
+            lost.has_one_copy_each = true;
         }
-        self.take_back_letters_of(lost).await.map_err(LostClaimError::Letters)
+        self.take_back_letters_of(lost).await
     }
 
     /// Puts documents that are there into the outbox again where somebody else was refused the same: they are found then,
     /// and counted as indexed. An error while somebody still works on them, whose verdict is yet to come.
-    async fn take_back_letters_of(&self, lost: &LostClaim) -> Result<(), String> {
+    async fn take_back_letters_of(&self, lost: &LostClaim) -> Result<(), LostClaimError> {
         if lost.documents.is_empty() {
             return Ok(());
         }
-        let otherwise = self.outbox.claimed_otherwise(&lost.held).await;
-        if otherwise.map_err(|error| error.to_string())? > 0 {
-            return Err("somebody else still sends them".to_owned());
+        if self.outbox.claimed_otherwise(&lost.held).await? > 0 {
+            return Err(LostClaimError::StillSent);
         }
         let events = lost.documents.iter().map(|sent| &sent.event);
         let events: Vec<_> = events.map(|(id, time, tenant)| (*id, *time, &**tenant)).collect();
         let (events_max, bytes_max) = self.row_limits();
         let pool = self.outbox.pool();
-        let requeued = Requeued::requeue_indexed(pool, &lost.worker, None, &events, events_max, bytes_max).await;
-        match requeued.map_err(|error| error.to_string())? {
+        match Requeued::requeue_indexed(pool, &lost.worker, None, &events, events_max, bytes_max).await? {
             0 => {}
             count => {
                 metric::letters_taken_back(count);

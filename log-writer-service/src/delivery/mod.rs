@@ -12,7 +12,7 @@
 //!
 //! A crash after 1-3 sent nothing: the lease ends and the row is claimed again. After a crash after 4 the look-up finds the documents,
 //! and a copy too many, if a rollover let one in. A claim lost while sending settles nothing; copies that went to another index are
-//! removed. What a `_bulk` brings that is applied after its documents were settled is looked for: `late`.
+//! removed: `lost`. What a `_bulk` brings that is applied after its documents were settled is looked for: `late`.
 
 mod copies;
 mod documents;
@@ -167,7 +167,7 @@ impl Delivery {
 
     /// Starts the workers and the renewal of their claims. `bare_tenant` is not mixed into documents' ids.
     pub fn spawn(self: &Arc<Self>, tasks: &Tasks, instance: &str, bare_tenant: &Arc<str>, committed: &Arc<Notify>) {
-        let (beside, handed_over) = lost::beside_workers();
+        let (lost_claims, handed_over) = lost::lost_claims_channel();
         for number in 1..=self.settings.workers {
             let name = format!("delivery {number}");
             let worker = Worker {
@@ -175,14 +175,22 @@ impl Delivery {
                 delivery: Arc::clone(self),
                 bare_tenant: Arc::clone(bare_tenant),
                 committed: Arc::clone(committed),
-                beside: beside.clone(),
+                lost_claims: lost_claims.clone(),
                 stopping: tasks.stopping(),
             };
             tasks.spawn(&name, worker.run());
         }
-        let (lost, stopping) = (Arc::clone(self).keep_one_copy_beside(handed_over), tasks.stopping());
+        let (stopping, drain) = (tasks.stopping(), self.drain);
+        let lost = Arc::clone(self).work_on_lost_claims(handed_over, stopping.clone());
         tasks.spawn("lost claims", async move {
-            stopping.run_until_cancelled(lost).await;
+            let cut_off = async {
+                stopping.cancelled().await;
+                tokio::time::sleep(drain).await;
+            };
+            tokio::select! {
+                () = lost => {}
+                () = cut_off => tracing::warn!("not all documents of lost claims could be checked for second copies; `verify` finds them"),
+            }
         });
         let (delivery, stopping) = (Arc::clone(self), tasks.stopping());
         tasks.spawn("claim renewal", async move { delivery.renew_claims(stopping).await });

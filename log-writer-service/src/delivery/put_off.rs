@@ -2,9 +2,9 @@
 //!
 //! Overload and blocks put documents off too, thousands at once, and pass. So being put off counts only where others were
 //! taken since it counted last: of a document to be created, by its own target; of one that is to go over its copy, which
-//! may stand in a blocked older index, by any. After [`PUT_OFF_MAX`] such times the document becomes a dead letter: a
-//! cluster or a stream that takes nothing never fills them. Nothing else changes for it meanwhile: it is sent beside
-//! others, and its row waits longer each time.
+//! may stand in a blocked older index, by any. After [`PUT_OFF_MAX`] such times the document becomes a dead letter, if
+//! `tally` finds that it may be at fault: a cluster or a stream that takes nothing, or has no room, never fills them.
+//! Nothing else changes for it meanwhile: it is sent beside others, and its row waits longer each time.
 //!
 //! Known to this process alone; a restart begins to count anew, which costs attempts and nothing else.
 
@@ -57,13 +57,13 @@ struct Times {
 
 /// What being put off once more says of a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum PutOffStanding {
     /// Nothing yet: most often the stream or the cluster has no room.
     Unknown,
     /// Others were taken since it was first put off: it says nothing of its stream.
     Known,
-    /// It was put off so many times while others were taken: it is given up.
-    GivenUp(u32),
+    /// It was put off so many times while others were taken.
+    TooOften(u32),
 }
 
 impl PutOff {
@@ -79,7 +79,7 @@ impl PutOff {
         }
         let mut state = self.lock();
         state.written += 1;
-        if created {
+        if created && !state.to_create.is_empty() {
             *state.created.entry(Arc::clone(target)).or_default() += 1;
         }
     }
@@ -90,7 +90,7 @@ impl PutOff {
         target: &Arc<str>,
         creates: bool,
         documents: impl Iterator<Item = &'d DocumentId>,
-    ) -> Vec<Standing> {
+    ) -> Vec<PutOffStanding> {
         let now = Instant::now();
         let mut state = self.lock();
         let taken = if creates {
@@ -115,10 +115,10 @@ impl PutOff {
             .map(|document| match remembered.get_mut(document) {
                 Some(times) => times.again(taken, now),
                 // Copies in a blocked index can be that many: the first are given up, then there is room for the next.
-                None if is_full => Standing::Unknown,
+                None if is_full => PutOffStanding::Unknown,
                 None => {
                     remembered.insert(document.clone(), Times::first(taken, now));
-                    Standing::Unknown
+                    PutOffStanding::Unknown
                 }
             })
             .collect();
@@ -136,9 +136,11 @@ impl PutOff {
             state.to_create.remove(document);
             state.over_copies.remove(document);
         }
-        if state.to_create.is_empty() && state.over_copies.is_empty() {
+        if state.to_create.is_empty() {
             state.created.clear();
-            self.has_any.store(false, Ordering::Relaxed);
+            if state.over_copies.is_empty() {
+                self.has_any.store(false, Ordering::Relaxed);
+            }
         }
     }
 
@@ -157,18 +159,18 @@ impl Times {
         }
     }
 
-    fn again(&mut self, taken: u64, now: Instant) -> Standing {
+    fn again(&mut self, taken: u64, now: Instant) -> PutOffStanding {
         self.last = now;
         if taken > self.taken_at_last {
             self.taken_at_last = taken;
             self.counted = self.counted.saturating_add(1);
         }
         if self.counted >= PUT_OFF_MAX {
-            Standing::GivenUp(self.counted)
+            PutOffStanding::TooOften(self.counted)
         } else if taken > self.taken_at_first {
-            Standing::Known
+            PutOffStanding::Known
         } else {
-            Standing::Unknown
+            PutOffStanding::Unknown
         }
     }
 }
@@ -192,7 +194,7 @@ mod tests {
     }
 
     /// Puts one document off once more.
-    fn note(put_off: &PutOff, creates: bool) -> Standing {
+    fn note(put_off: &PutOff, creates: bool) -> PutOffStanding {
         let standings = put_off.note(&target("s"), creates, once(&numbered(1)));
         *standings.first().unwrap()
     }
@@ -201,7 +203,7 @@ mod tests {
     fn times_left(put_off: &PutOff) -> usize {
         let given_up = |_: &usize| {
             put_off.note_taken(&target("s"), true);
-            matches!(note(put_off, true), Standing::GivenUp(_))
+            matches!(note(put_off, true), PutOffStanding::TooOften(_))
         };
         (1..1_000).find(given_up).unwrap()
     }
@@ -209,9 +211,9 @@ mod tests {
     #[test]
     fn a_document_is_given_up_after_so_many_times_with_others_taken_in_between() {
         let put_off = PutOff::default();
-        assert_eq!(note(&put_off, true), Standing::Unknown);
+        assert_eq!(note(&put_off, true), PutOffStanding::Unknown);
         assert_eq!(times_left(&put_off), 59);
-        assert_eq!(note(&put_off, true), Standing::GivenUp(60));
+        assert_eq!(note(&put_off, true), PutOffStanding::TooOften(60));
     }
 
     #[test]
@@ -220,20 +222,20 @@ mod tests {
         // Taken before it was put off: says nothing of what came then.
         put_off.note_taken(&target("s"), true);
         assert!(
-            (0..1_000).all(|_| note(&put_off, true) == Standing::Unknown),
+            (0..1_000).all(|_| note(&put_off, true) == PutOffStanding::Unknown),
             "nothing is taken"
         );
         put_off.note_taken(&target("another"), true);
         put_off.note_taken(&target("s"), false);
         assert_eq!(
             note(&put_off, true),
-            Standing::Unknown,
+            PutOffStanding::Unknown,
             "another stream, and copies in older indices"
         );
         put_off.note_taken(&target("s"), true);
         // An overload that passed, and a block that came later.
         assert!(
-            (0..1_000).all(|_| note(&put_off, true) == Standing::Known),
+            (0..1_000).all(|_| note(&put_off, true) == PutOffStanding::Known),
             "taken once"
         );
         assert_eq!(times_left(&put_off), 58);
@@ -242,13 +244,13 @@ mod tests {
     #[test]
     fn a_copy_is_given_up_where_anything_is_taken() {
         let put_off = PutOff::default();
-        assert!((0..1_000).all(|_| note(&put_off, false) == Standing::Unknown));
+        assert!((0..1_000).all(|_| note(&put_off, false) == PutOffStanding::Unknown));
         for _ in 0..58 {
             put_off.note_taken(&target("another"), true);
-            assert_eq!(note(&put_off, false), Standing::Known);
+            assert_eq!(note(&put_off, false), PutOffStanding::Known);
         }
         put_off.note_taken(&target("another"), false);
-        assert_eq!(note(&put_off, false), Standing::GivenUp(60));
+        assert_eq!(note(&put_off, false), PutOffStanding::TooOften(60));
     }
 
     #[test]
@@ -263,7 +265,7 @@ mod tests {
         assert!(put_off.has_any());
         put_off.forget(once(&numbered(1)));
         assert!(!put_off.has_any());
-        assert_eq!(note(&put_off, true), Standing::Unknown);
+        assert_eq!(note(&put_off, true), PutOffStanding::Unknown);
         assert_eq!(times_left(&put_off), 59);
     }
 
@@ -279,7 +281,7 @@ mod tests {
                     let standings = put_off.note(&target("s"), creates, bulk.iter());
                     let of_it = bulk.iter().zip(standings);
                     let settled: Vec<_> = of_it
-                        .filter(|(_, standing)| matches!(standing, Standing::GivenUp(_)))
+                        .filter(|(_, standing)| matches!(standing, PutOffStanding::TooOften(_)))
                         .collect();
                     given_up += settled.len();
                     put_off.forget(settled.into_iter().map(|(document, _)| document));

@@ -14,8 +14,8 @@ use crate::{
     timescale::StoreError,
 };
 
-/// A document that alone is refused for want of room, and is larger than this, is taken to be the culprit itself after
-/// [`NO_ROOM_ATTEMPTS`]: a node refuses for ever what exceeds its limit for indexing in flight (a tenth of its heap).
+/// A document that alone is refused for want of room, and is larger than this, is taken to be the culprit itself, after
+/// [`NO_ROOM_ATTEMPTS`] where a whole bulk is, by `put_off` where an item is: a node refuses for ever what exceeds its limit for indexing in flight (a tenth of its heap).
 pub(super) const NO_ROOM_BYTES: usize = 1024 * 1024;
 /// Attempts that such a document gets, in pauses of up to `delivery.retry_max`.
 const NO_ROOM_ATTEMPTS: i32 = 8;
@@ -46,8 +46,13 @@ impl Delivery {
             self.suspects.forget_row(row);
         }
         let settled = claim.documents.iter().filter(|document| !document.is_unsettled());
-        self.put_off.forget(settled.map(|document| &document.id));
-        sent.and(checked).and(asked_again)
+        self.put_off.forget(settled.clone().map(|document| &document.id));
+        sent.and(checked).and(asked_again)?;
+        // By look-ups alone, too: nothing may have been left to send.
+        if settled.count() > 0 {
+            self.gate.open_stream(&claim.target);
+        }
+        Ok(())
     }
 
     async fn send_open(&self, claim: &mut Claim) -> Result<(), Halt> {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{
     Delivery,
     documents::{Claim, Document, Progress, Refusal},
-    put_off::Standing,
+    put_off::PutOffStanding,
     send::{Halt, NO_ROOM_BYTES, set},
 };
 use crate::elasticsearch::Verdict;
@@ -15,7 +15,7 @@ use crate::elasticsearch::Verdict;
 pub(super) struct Tally {
     /// Created, or there already.
     pub(super) accepted: usize,
-    /// Of these, created; or, of a bulk of these, written over their copies.
+    /// Of these, those that this bulk wrote: created, or put over their copies.
     pub(super) written: usize,
     /// To be created, and not now.
     pub(super) put_off: Vec<PutOffItem>,
@@ -101,16 +101,16 @@ impl Tally {
 }
 
 impl Delivery {
-    /// Gives up what was to be created and was put off too often; the reason to pause its stream, if all of a bulk of
+    /// Gives up what was to be created, was put off too often and may be at fault; the reason to pause its stream, if all of a bulk of
     /// `sent` documents was put off alike and not only such as are known for it while others are taken.
     pub(super) fn judge_put_off(&self, claim: &Claim, tally: &mut Tally, sent: usize) -> Option<String> {
         let mut alike: HashMap<String, usize> = HashMap::new();
         let mut are_known = true;
         for (item, standing) in self.note_put_off(claim, true, std::mem::take(&mut tally.put_off)) {
             *alike.entry(format!("{} {}", item.status, item.error_type)).or_default() += 1;
-            are_known &= standing != Standing::Unknown;
-            if let Standing::GivenUp(times) = standing
-                && item.is_the_documents_fault(claim)
+            are_known &= standing != PutOffStanding::Unknown;
+            if let PutOffStanding::TooOften(times) = standing
+                && item.may_be_at_fault(claim)
             {
                 let reason = format!(
                     "put off {times} times while others of its stream were taken; find out what sets it apart (its \
@@ -126,13 +126,14 @@ impl Delivery {
         }
     }
 
-    /// Gives up what was put off too often on its way over its copy. The stream goes on: most often the copy stands in an
+    /// Gives up what was put off too often on its way over its copy and may be at fault. The stream goes on: most often the copy stands in an
     /// older index, into which nothing else goes.
     pub(super) fn judge_put_off_over_copies(&self, claim: &mut Claim, tally: &mut Tally) {
-        for (item, standing) in self.note_put_off(claim, false, std::mem::take(&mut tally.put_off_over_copies)) {
-            if let Standing::GivenUp(times) = standing
-                && item.is_the_documents_fault(claim)
-            {
+        let mut items = std::mem::take(&mut tally.put_off_over_copies);
+        // None of the others is ever given up: they would take the places.
+        items.retain(|item| item.may_be_at_fault(claim));
+        for (item, standing) in self.note_put_off(claim, false, items) {
+            if let PutOffStanding::TooOften(times) = standing {
                 let document = claim.documents.get(item.position);
                 let index = document.and_then(Document::copy).map(|copy| copy.index.to_string());
                 let reason = format!(
@@ -146,7 +147,7 @@ impl Delivery {
     }
 
     /// Each with its standing. Takes no lock if there are none.
-    fn note_put_off(&self, claim: &Claim, creates: bool, items: Vec<PutOffItem>) -> Vec<(PutOffItem, Standing)> {
+    fn note_put_off(&self, claim: &Claim, creates: bool, items: Vec<PutOffItem>) -> Vec<(PutOffItem, PutOffStanding)> {
         if items.is_empty() {
             return Vec::new();
         }
@@ -159,9 +160,9 @@ impl Delivery {
 }
 
 impl PutOffItem {
-    /// Whether it may be: no room, or a shard that is away, passes for any document, however long that takes. A node refuses
-    /// for ever what is too large for it.
-    fn is_the_documents_fault(&self, claim: &Claim) -> bool {
+    /// Whether the document may be why: no room, or a shard that is away, passes for any, however long that takes. But a node
+    /// refuses for ever what is too large for it.
+    fn may_be_at_fault(&self, claim: &Claim) -> bool {
         let document = claim.documents.get(self.position);
         match self.status {
             429 => document.is_some_and(|document| document.event.text_bytes() > NO_ROOM_BYTES),

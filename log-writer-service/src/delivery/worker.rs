@@ -30,7 +30,7 @@ pub(super) struct Worker {
     pub(super) bare_tenant: Arc<str>,
     pub(super) committed: Arc<Notify>,
     /// Takes claims over that were lost and are not put right yet.
-    pub(super) beside: mpsc::Sender<LostClaim>,
+    pub(super) lost_claims: mpsc::Sender<LostClaim>,
     pub(super) stopping: CancellationToken,
 }
 
@@ -215,11 +215,11 @@ impl Worker {
         let Some(mut lost) = LostClaim::of(claim, rows, &self.name) else {
             return;
         };
-        if self.delivery.keep_one_copy_now(&mut lost).await {
+        if self.delivery.try_lost_claim(&mut lost).await {
             return;
         }
-        if let Err(TrySendError::Full(lost) | TrySendError::Closed(lost)) = self.beside.try_send(lost) {
-            self.delivery.keep_one_copy_at_last(lost).await;
+        if let Err(TrySendError::Full(lost) | TrySendError::Closed(lost)) = self.lost_claims.try_send(lost) {
+            self.delivery.retry_lost_claim(lost).await;
         }
     }
 

@@ -36,6 +36,14 @@ pub enum SearchError {
         /// Elasticsearch's reason, cut; empty where it could quote a document.
         reason: String,
     },
+    /// An answer that is otherwise whole, with an error in place of a document.
+    #[error("{request}: elasticsearch withholds a document: {error_type}")]
+    Withheld {
+        /// Method and path.
+        request: String,
+        /// Elasticsearch's `error.type`.
+        error_type: String,
+    },
     /// A 2xx whose body is not what the API documents.
     #[error("{request}: the answer cannot be read: {detail}")]
     Unreadable {
@@ -53,7 +61,7 @@ pub enum SearchErrorKind {
     Settings,
     /// Passes by itself: no connection, overload.
     Unavailable,
-    /// The index that was asked gives nothing now: a block, or, in an answer that is otherwise whole, a shard that is away.
+    /// The index that was asked gives nothing now: a block, a shard that is away.
     Withheld,
     /// 401 or 403: an operator has to mend the credentials.
     Forbidden,
@@ -72,8 +80,12 @@ impl SearchError {
             Self::Settings(_) => SearchErrorKind::Settings,
             Self::Unanswered { .. } => SearchErrorKind::Unavailable,
             Self::Unreadable { .. } => SearchErrorKind::Unreadable,
+            Self::Withheld { error_type, .. } => match error_type.as_str() {
+                "index_not_found_exception" => SearchErrorKind::Missing,
+                "security_exception" => SearchErrorKind::Forbidden,
+                _ => SearchErrorKind::Withheld,
+            },
             Self::Refused { status, error_type, .. } => match *status {
-                200 => SearchErrorKind::Withheld,
                 401 => SearchErrorKind::Forbidden,
                 403 if error_type == "cluster_block_exception" => SearchErrorKind::Withheld,
                 403 => SearchErrorKind::Forbidden,

@@ -48,7 +48,8 @@ pub struct StoredEvent {
 }
 
 impl StoredEvent {
-    /// Bytes of what can be long.
+    /// Bytes of the message and the JSON columns: the document has more.
+    #[must_use]
     pub fn text_bytes(&self) -> usize {
         let objects = [
             &self.fields,

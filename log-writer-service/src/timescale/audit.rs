@@ -125,7 +125,7 @@ pub async fn record(
     .await
 }
 
-/// The same, in the transaction of the executor that does it.
+/// Records an action of which `affected` are done in the transaction of the executor that does it.
 ///
 /// # Errors
 /// As [`record`].

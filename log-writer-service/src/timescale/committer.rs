@@ -256,7 +256,7 @@ impl Committer {
         };
         let profile = within(self.connect_timeout, "prepare a committer's connection", preparing)
             .await
-            .map_err(StoreError::unanswered)?;
+            .map_err(StoreError::into_unavailable)?;
         Ok(Session {
             connection,
             profile,
@@ -278,7 +278,7 @@ impl fmt::Debug for Committer {
 /// Ends what an earlier connection of this committer left on the server: a COMMIT that waits for a standby does not notice
 /// that nobody waits for it any more, and would stay, with its locks, one more after each attempt.
 ///
-/// A name that PostgreSQL had to cut is nobody's alone, and finds none.
+/// A name over 63 bytes is cut in `pg_stat_activity` and finds nothing here: housekeeping ends those.
 async fn end_left_behind(connection: &mut PgConnection, application_name: &str) -> Result<(), StoreError> {
     sqlx::query(
         "select pg_terminate_backend(pid, $2) from pg_stat_activity

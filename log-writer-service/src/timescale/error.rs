@@ -9,7 +9,8 @@ use sqlx::{migrate::MigrateError, postgres::PgDatabaseError};
 
 /// What is added where a COMMIT is not answered: most often PostgreSQL waits for another server.
 const UNANSWERED_COMMIT: &str = ": COMMIT was sent and is not answered. If synchronous_standby_names is set, look in \
-     pg_stat_replication for the standby that PostgreSQL waits for, bring it back or take it out of the setting";
+     pg_stat_replication for the standby that PostgreSQL waits for, bring it back or take it out of the setting: \
+     docs/OPERATIONS.md, \"A synchronous standby that is gone\"";
 /// How much of what PostgreSQL said is kept: it may quote a value of any size.
 const MESSAGE_BYTES_MAX: usize = 4_096;
 
@@ -136,7 +137,7 @@ impl StoreError {
     }
 
     /// The same error of a server that gave no sign of life: a limit that was met means there is no connection.
-    pub(super) fn unanswered(mut self) -> Self {
+    pub(super) fn into_unavailable(mut self) -> Self {
         if self.0.kind == StoreErrorKind::Timeout {
             self.0.kind = StoreErrorKind::Unavailable;
         }

@@ -20,9 +20,11 @@ const ROUNDS_MAX: usize = 60;
 const MOST_AT_ONCE: Duration = Duration::from_secs(600);
 /// The same where there are too many of them for that.
 const LEAST_AT_ONCE: Duration = Duration::from_secs(60);
-/// How long PostgreSQL may count at one go, and the events of the least time: they can't be made fewer.
-const COUNT_TIMEOUT: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(1_800));
-/// What we wait for longer than that limit, which tells more.
+/// How long PostgreSQL may count at one go.
+const COUNT_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same for the events of the least time: they can't be made fewer.
+const LEAST_COUNT_TIMEOUT: Duration = Duration::from_secs(1_800);
+/// How much longer than PostgreSQL's own limit we wait: its error says more than ours.
 const GRACE: Duration = Duration::from_secs(5);
 /// Calls that drop events at one go, of twenty chunks each; more are left to the next one.
 const DROPS_MAX: usize = 10;
@@ -32,7 +34,7 @@ const DROPS_MAX: usize = 10;
 /// # Errors
 /// As any query; what was counted stays counted.
 pub async fn refresh_stats(pool: &PgPool) -> Result<(), StoreError> {
-    let mut round = (MOST_AT_ONCE, COUNT_TIMEOUT.0);
+    let mut round = (MOST_AT_ONCE, COUNT_TIMEOUT);
     for _ in 0..ROUNDS_MAX {
         let (most, limit) = round;
         match count_events(pool, most, limit).await {
@@ -40,7 +42,7 @@ pub async fn refresh_stats(pool: &PgPool) -> Result<(), StoreError> {
             Ok(false) => break,
             // More events than can be counted in that time: of a shorter one, and for as long as they take.
             Err(error) if error.kind() == StoreErrorKind::Timeout && most > LEAST_AT_ONCE => {
-                round = (LEAST_AT_ONCE, COUNT_TIMEOUT.1);
+                round = (LEAST_AT_ONCE, LEAST_COUNT_TIMEOUT);
             }
             Err(error) => return Err(error),
         }

@@ -75,5 +75,5 @@ pub(super) async fn connect(options: &PgConnectOptions, timeout: Duration) -> Re
     };
     within(timeout, attempted, connecting)
         .await
-        .map_err(StoreError::unanswered)
+        .map_err(StoreError::into_unavailable)
 }

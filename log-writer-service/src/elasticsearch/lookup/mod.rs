@@ -171,6 +171,9 @@ impl Client {
         };
         for (status, error_type) in outcomes.map_err(|failure| search_error(&request, failure))? {
             let gone = status == 404 && error_type.is_empty();
+            if status == 503 {
+                return Err(SearchError::Withheld { request, error_type });
+            }
             if !(200..300).contains(&status) && !gone {
                 return Err(SearchError::Refused {
                     request,
@@ -195,17 +198,10 @@ fn read_located(request: &str, body: &[u8], ids: &[DocumentId]) -> Result<Vec<Op
     }
     docs.into_iter()
         .map(|doc| match (doc.error, doc.found, doc.seq_no, doc.primary_term) {
-            // An index deleted since it was listed is missing, anything else is withheld; neither says "absent". An error
-            // inside an answer has no status of its own.
-            (Some(error), ..) => Err(SearchError::Refused {
+            // Whatever it is, it does not say "absent".
+            (Some(error), ..) => Err(SearchError::Withheld {
                 request: request.to_owned(),
-                status: match error.error_type.as_str() {
-                    "index_not_found_exception" => 404,
-                    "security_exception" => 403,
-                    _ => 200,
-                },
                 error_type: error.error_type,
-                reason: String::new(),
             }),
             (None, Some(false), ..) => Ok(None),
             (None, Some(true), Some(seq_no), Some(primary_term)) => Ok(Some(Version { seq_no, primary_term })),
