@@ -214,9 +214,9 @@ async fn flood_behind_a_lock(
     lock.execute(&mut *stall).await.expect("a lock");
     let others = async {
         eventually("the first body to be held", SOON, || async {
-            // Housekeeping may wait for it too, before the body is decoded.
+            // Housekeeping may wait for it too, and a committer that connects, before the body is decoded.
             let waiting = "select count(*) from pg_stat_activity where datname = current_database() \
-                and wait_event_type = 'Lock' and application_name like 'log-writer committer%'";
+                and wait_event_type = 'Lock' and application_name like 'log-writer committer%' and query like 'begin%'";
             (database.number(waiting).await > 0).then_some(())
         })
         .await;
