@@ -309,9 +309,7 @@ async fn old_events_are_dropped_once_they_are_delivered_and_their_counts_stay() 
         let counted = "select sum(events)::bigint from log_stats_1m";
         // Counted while it was young: what is older than two weeks is not counted any more.
         if is_community(database).await {
-            database
-                .execute("call refresh_continuous_aggregate('log_stats_1m', now() - interval '60 days', now())")
-                .await;
+            database.refresh_aggregates("now() - interval '60 days'", "now()").await;
         } else {
             while database
                 .text("select log_writer.refresh_stats(interval '20 days')::text")
