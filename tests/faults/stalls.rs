@@ -288,6 +288,9 @@ async fn a_request_whose_transaction_does_not_end_is_answered_at_its_deadline_an
             .set("database.transaction_timeout", "30s")
     })
     .await;
+    // A committer that still prepares its statements would wait for that lock without having the request.
+    stage.service.ingest(&json!([event(0)])).await;
+    stage.service.until_delivered().await;
     let mut holder = stage.hold("lock table log_writer.books in exclusive mode").await;
     let request = Request::json(&json!([event(0)]));
     let begun = Instant::now();
@@ -304,7 +307,7 @@ async fn a_request_whose_transaction_does_not_end_is_answered_at_its_deadline_an
     assert!(inflight().await > 0, "the transaction holds what it commits");
     holder.execute("rollback").await.expect("released");
     eventually("the transaction to go on without its sender", SOON, || async {
-        (stage.database.number("select count(*) from application_logs").await == 1).then_some(())
+        (stage.database.number("select count(*) from application_logs").await == 2).then_some(())
     })
     .await;
     assert_eq!(stage.service.send(&request).await.receipt(), Receipt::all_duplicates(1));
@@ -312,7 +315,7 @@ async fn a_request_whose_transaction_does_not_end_is_answered_at_its_deadline_an
         (inflight().await == 0).then_some(())
     })
     .await;
-    stage.assert_nothing_lost_or_doubled(1).await;
+    stage.assert_nothing_lost_or_doubled(2).await;
 }
 
 #[tokio::test]
