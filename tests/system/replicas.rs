@@ -64,9 +64,8 @@ async fn a_second_copy_whose_deletion_is_refused_at_first_is_deleted_later() {
     wakes_after_its_lease(2).await;
 }
 
-/// A replica frozen while it sends; what it sent arrives in a newer index than what the other one sent meanwhile.
-async fn wakes_after_its_lease(deletions_refused: usize) {
-    let stores = first().await;
+/// A replica frozen while it sends forty events; what it sent arrives in a newer index than what the other one sent meanwhile.
+async fn forty_arrive_twice(stores: &FakeStores) {
     let gate = Gate::new();
     stores.fake.script([Behaviour::Hold(gate.clone())]);
     stores.service.ingest(&fresh(40)).await;
@@ -75,8 +74,7 @@ async fn wakes_after_its_lease(deletions_refused: usize) {
     })
     .await;
     stores.service.signal("STOP");
-    let other = second_that_looks_seldom(&stores).await;
-    other.until_delivered().await;
+    second_that_looks_seldom(stores).await.until_delivered().await;
     // What the frozen one had sent arrives only now, in a new write index.
     stores.fake.roll_over(STREAM);
     gate.open();
@@ -84,6 +82,12 @@ async fn wakes_after_its_lease(deletions_refused: usize) {
         (stores.fake.documents(STREAM).len() == 80).then_some(())
     })
     .await;
+}
+
+/// The frozen one wakes, and its deletions are refused so many times.
+async fn wakes_after_its_lease(deletions_refused: usize) {
+    let stores = first().await;
+    forty_arrive_twice(&stores).await;
     stores.fake.refuse_deletions(deletions_refused);
     stores.service.signal("CONT");
     eventually("no copy to be left over", SOON, || async {
@@ -102,23 +106,7 @@ async fn second_copies_that_cannot_be_deleted_for_long_keep_no_worker_from_new_e
             .set("delivery.renew_every", "200ms")
     })
     .await;
-    let gate = Gate::new();
-    stores.fake.script([Behaviour::Hold(gate.clone())]);
-    stores.service.ingest(&fresh(40)).await;
-    eventually("the claim to be sent", SOON, || async {
-        (!stores.fake.bulks().is_empty()).then_some(())
-    })
-    .await;
-    stores.service.signal("STOP");
-    let other = second_that_looks_seldom(&stores).await;
-    other.until_delivered().await;
-    drop(other);
-    stores.fake.roll_over(STREAM);
-    gate.open();
-    eventually("the late bulk to be applied", SOON, || async {
-        (stores.fake.documents(STREAM).len() == 80).then_some(())
-    })
-    .await;
+    forty_arrive_twice(&stores).await;
     stores.fake.refuse_deletions(usize::MAX);
     stores.service.signal("CONT");
     eventually("the first look to fail", SOON, || async {

@@ -34,7 +34,7 @@ pub(super) struct LostClaim {
     /// Its rows and their attempts.
     held: Vec<(OutboxId, i32)>,
     documents: Vec<Sent>,
-    /// Whether one copy of each is left, at most, and `documents` are those that have one.
+    /// Whether one copy of each is left, at most, and those that had to stay; `documents` are those that have one.
     has_one_copy_each: bool,
     failures: u32,
     /// Names the worker's row in the books.
@@ -97,15 +97,20 @@ pub(super) fn lost_claims_channel() -> (mpsc::Sender<LostClaim>, mpsc::Receiver<
 }
 
 impl Delivery {
-    /// Works on what the workers hand over, until they have ended.
+    /// Works on what the workers hand over, until they have ended or a shutdown waits no longer.
     pub(super) async fn work_on_lost_claims(
-        self: Arc<Self>,
+        &self,
         mut handed_over: mpsc::Receiver<LostClaim>,
-        stopping: CancellationToken,
+        stopping: &CancellationToken,
     ) {
-        stream::poll_fn(move |context| handed_over.poll_recv(context))
-            .for_each_concurrent(BESIDE_MAX, |lost| self.retry_lost_claim(lost))
-            .await;
+        let all = stream::poll_fn(move |context| handed_over.poll_recv(context))
+            .for_each_concurrent(BESIDE_MAX, |lost| self.retry_lost_claim(lost));
+        tokio::select! {
+            () = all => {}
+            () = self.cut_off(stopping) => {
+                tracing::warn!("not all documents of lost claims could be checked for second copies; `verify` finds them");
+            }
+        }
         // A task that ends before it is told to would stop the process.
         stopping.cancelled().await;
     }

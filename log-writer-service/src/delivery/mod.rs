@@ -180,17 +180,9 @@ impl Delivery {
             };
             tasks.spawn(&name, worker.run());
         }
-        let (stopping, drain) = (tasks.stopping(), self.drain);
-        let lost = Arc::clone(self).work_on_lost_claims(handed_over, stopping.clone());
+        let (delivery, stopping) = (Arc::clone(self), tasks.stopping());
         tasks.spawn("lost claims", async move {
-            let cut_off = async {
-                stopping.cancelled().await;
-                tokio::time::sleep(drain).await;
-            };
-            tokio::select! {
-                () = lost => {}
-                () = cut_off => tracing::warn!("not all documents of lost claims could be checked for second copies; `verify` finds them"),
-            }
+            delivery.work_on_lost_claims(handed_over, &stopping).await;
         });
         let (delivery, stopping) = (Arc::clone(self), tasks.stopping());
         tasks.spawn("claim renewal", async move { delivery.renew_claims(stopping).await });
@@ -207,6 +199,12 @@ impl Delivery {
         tasks.spawn("late bulks", async move {
             stopping.run_until_cancelled(late).await;
         });
+    }
+
+    /// The end of the time that a shutdown gives to a bulk that was sent.
+    async fn cut_off(&self, stopping: &CancellationToken) {
+        stopping.cancelled().await;
+        tokio::time::sleep(self.drain).await;
     }
 
     /// Looks for annotated events and puts them into the outbox, where every worker finds them.

@@ -1,11 +1,11 @@
 //! Sending a claim's documents: look-ups before, bulks with a verdict for every document, repairs after.
 
-use std::{collections::HashMap, time::Instant};
+use std::time::Instant;
 
 use super::{
     Delivery,
     documents::{Claim, Document, Progress, Refusal},
-    tally::Tally,
+    tally::{Tally, most_alike},
 };
 use crate::{
     elasticsearch::{BulkBody, BulkFailure, Verdict},
@@ -15,7 +15,8 @@ use crate::{
 };
 
 /// A document that alone is refused for want of room, and is larger than this, is taken to be the culprit itself, after
-/// [`NO_ROOM_ATTEMPTS`] where a whole bulk is, by `put_off` where an item is: a node refuses for ever what exceeds its limit for indexing in flight (a tenth of its heap).
+/// [`NO_ROOM_ATTEMPTS`] where a whole bulk is, by `put_off` where an item is: a node refuses for ever what exceeds its limit
+/// for indexing in flight (a tenth of its heap).
 pub(super) const NO_ROOM_BYTES: usize = 1024 * 1024;
 /// Attempts that such a document gets, in pauses of up to `delivery.retry_max`.
 const NO_ROOM_ATTEMPTS: i32 = 8;
@@ -258,13 +259,10 @@ impl Delivery {
 
     /// Refused documents become dead letters, unless the whole stream is refused alike.
     fn bury(&self, claim: &mut Claim, target: &str, refused: Vec<(usize, Refusal)>, sent: usize) -> Result<(), Halt> {
-        let mut alike: HashMap<String, usize> = HashMap::new();
-        for (_, refusal) in &refused {
-            *alike
-                .entry(format!("{} {}", refusal.status, refusal.error_type))
-                .or_default() += 1;
-        }
-        let Some((reason, count)) = alike.into_iter().max_by_key(|(_, count)| *count) else {
+        let kinds = refused
+            .iter()
+            .map(|(_, refusal)| (refusal.status, &*refusal.error_type));
+        let Some((reason, count)) = most_alike(kinds) else {
             return Ok(());
         };
         if !self.gate.may_bury(target, &reason, count, sent) {

@@ -100,14 +100,23 @@ impl Tally {
     }
 }
 
+/// Status and type that most of these refusals have, as `429 es_rejected_execution_exception`, and how many have it.
+pub(super) fn most_alike<'r>(refusals: impl Iterator<Item = (u16, &'r str)>) -> Option<(String, usize)> {
+    let mut alike: HashMap<(u16, &str), usize> = HashMap::new();
+    for refusal in refusals {
+        *alike.entry(refusal).or_default() += 1;
+    }
+    let most = alike.into_iter().max_by_key(|(_, count)| *count);
+    most.map(|((status, error_type), count)| (format!("{status} {error_type}"), count))
+}
+
 impl Delivery {
-    /// Gives up what was to be created, was put off too often and may be at fault; the reason to pause its stream, if all of a bulk of
-    /// `sent` documents was put off alike and not only such as are known for it while others are taken.
+    /// Gives up what was to be created, was put off too often and may be at fault; the reason to pause its stream, if all of a
+    /// bulk of `sent` documents was put off alike and not only such as are known for it while others are taken.
     pub(super) fn judge_put_off(&self, claim: &Claim, tally: &mut Tally, sent: usize) -> Option<String> {
-        let mut alike: HashMap<String, usize> = HashMap::new();
+        let most_alike = most_alike(tally.put_off.iter().map(|item| (item.status, &*item.error_type)));
         let mut are_known = true;
         for (item, standing) in self.note_put_off(claim, true, std::mem::take(&mut tally.put_off)) {
-            *alike.entry(format!("{} {}", item.status, item.error_type)).or_default() += 1;
             are_known &= standing != PutOffStanding::Unknown;
             if let PutOffStanding::TooOften(times) = standing
                 && item.may_be_at_fault(claim)
@@ -120,14 +129,13 @@ impl Delivery {
             }
         }
         // All items back: the stream is blocked or the node has no room; part of them: only those wait.
-        match alike.into_iter().max_by_key(|(_, count)| *count) {
-            Some((reason, count)) if count == sent && !are_known => Some(reason),
-            Some(_) | None => None,
-        }
+        most_alike
+            .filter(|(_, count)| *count == sent && !are_known)
+            .map(|(reason, _)| reason)
     }
 
-    /// Gives up what was put off too often on its way over its copy and may be at fault. The stream goes on: most often the copy stands in an
-    /// older index, into which nothing else goes.
+    /// Gives up what was put off too often on its way over its copy and may be at fault. The stream goes on: most often the
+    /// copy stands in an older index, into which nothing else goes.
     pub(super) fn judge_put_off_over_copies(&self, claim: &mut Claim, tally: &mut Tally) {
         let mut items = std::mem::take(&mut tally.put_off_over_copies);
         // None of the others is ever given up: they would take the places.

@@ -50,7 +50,7 @@ impl Worker {
             // A panic must stop neither the other workers nor ingest; the claim ends with its lease.
             let step = tokio::select! {
                 step = AssertUnwindSafe(self.step()).catch_unwind() => step,
-                () = self.cut_off() => return,
+                () = self.delivery.cut_off(&self.stopping) => return,
             };
             let Ok(step) = step else {
                 tracing::error!("a delivery step panicked; its rows are tried again when their lease ends");
@@ -90,12 +90,6 @@ impl Worker {
             () = tokio::time::sleep(time) => {}
             () = self.stopping.cancelled() => {}
         }
-    }
-
-    /// The end of the time that a shutdown gives to a bulk that was sent.
-    async fn cut_off(&self) {
-        self.stopping.cancelled().await;
-        tokio::time::sleep(self.delivery.drain).await;
     }
 
     /// One claim from beginning to end; false if there was nothing to claim.
