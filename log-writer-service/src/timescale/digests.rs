@@ -50,7 +50,7 @@ pub(super) const PREPARE: &str = concat!(
     include_str!("sql/note_digests.sql")
 );
 
-/// Notes the digests and takes a number for the batch; its rows are for [`noted_batch`].
+/// Notes the digests and takes a number for the batch; its row is for [`noted_batch`].
 ///
 /// Sorted, so that two committers with the same digests wait instead of deadlocking; a twin in flight elsewhere is
 /// waited for, up to `lock_timeout`: whether it was a resend is known only when that one has ended.
@@ -81,16 +81,17 @@ pub(super) async fn noted_batch(
     rows: &[PgRow],
 ) -> Result<NotedBatch, StoreError> {
     let attempted = "note the digests of the batch";
-    let (mut batch_id, mut begun) = (0, 0);
+    let failed = |error| StoreError::during(attempted)(error);
+    let row = rows.first().ok_or(sqlx::Error::RowNotFound).map_err(failed)?;
+    let batch_id = row.try_get("batch_id").map_err(failed)?;
+    let begun = row.try_get("now_micros").map_err(failed)?;
+    let new_digests: Option<&str> = row.try_get("new_digests").map_err(failed)?;
     // Of each new digest only the first request; its twins find it known.
-    let mut unseen: HashMap<&str, bool> = HashMap::with_capacity(rows.len());
-    for row in rows {
-        batch_id = row.try_get("batch_id").map_err(StoreError::during(attempted))?;
-        begun = row.try_get("now_micros").map_err(StoreError::during(attempted))?;
-        if let Some(new) = row.try_get("digest").map_err(StoreError::during(attempted))? {
-            unseen.insert(new, true);
-        }
-    }
+    let mut unseen: HashMap<&str, bool> = new_digests
+        .into_iter()
+        .flat_map(|list| list.split(','))
+        .map(|digest| (digest, true))
+        .collect();
     let digests: Vec<String> = parts.iter().map(|part| part.digest.to_hex()).collect();
     let known = if digests.iter().all(|digest| unseen.contains_key(digest.as_str())) {
         HashMap::new()
