@@ -4,7 +4,10 @@
 //! Or they were refused to that one, and have a letter though they are there. So it is tried for long: once by the worker
 //! that lost the claim, then beside it, since the worker has other documents to send. It ends early with the process.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use futures::{StreamExt, stream};
 use tokio::sync::mpsc;
@@ -34,7 +37,7 @@ pub(super) struct LostClaim {
     /// Its rows and their attempts.
     held: Vec<(OutboxId, i32)>,
     documents: Vec<Sent>,
-    /// Whether one copy of each is left, at most, and those that had to stay; `documents` are those that have one.
+    /// Whether second copies are deleted, but for those that had to stay; `documents` are then those that have a copy.
     has_one_copy_each: bool,
     failures: u32,
     /// Names the worker's row in the books.
@@ -103,13 +106,26 @@ impl Delivery {
         mut handed_over: mpsc::Receiver<LostClaim>,
         stopping: &CancellationToken,
     ) {
-        let all = stream::poll_fn(move |context| handed_over.poll_recv(context))
-            .for_each_concurrent(BESIDE_MAX, |lost| self.retry_lost_claim(lost));
+        let unchecked = AtomicUsize::new(0);
+        let all = stream::poll_fn(move |context| handed_over.poll_recv(context)).for_each_concurrent(
+            BESIDE_MAX,
+            async |lost| {
+                let count = lost.documents.len();
+                unchecked.fetch_add(count, Ordering::Relaxed);
+                self.retry_lost_claim(lost).await;
+                unchecked.fetch_sub(count, Ordering::Relaxed);
+            },
+        );
         tokio::select! {
             () = all => {}
-            () = self.cut_off(stopping) => {
-                tracing::warn!("not all documents of lost claims could be checked for second copies; `verify` finds them");
-            }
+            () = self.wait_until_cut_off(stopping) => {}
+        }
+        let unchecked = unchecked.load(Ordering::Relaxed);
+        if unchecked > 0 {
+            tracing::warn!(
+                document.count = unchecked,
+                "documents of lost claims could not be checked for second copies; `verify` finds them"
+            );
         }
         // A task that ends before it is told to would stop the process.
         stopping.cancelled().await;

@@ -68,7 +68,7 @@ pub struct Delivery {
     turns: tokio::sync::Mutex<Turns>,
     /// Taken while a claim above `delivery.claim_bytes_max` is worked on: one event that large, and one at a time.
     oversized: tokio::sync::Mutex<()>,
-    /// How long a shutdown waits for a bulk that was sent.
+    /// How long a shutdown waits for bulks that were sent and for lost claims.
     drain: Duration,
 }
 
@@ -98,7 +98,7 @@ pub struct Parts {
     pub limits: BulkLimits,
     /// Whether the templates are in place.
     pub mirror: Mirror,
-    /// How long a shutdown waits for a bulk that was sent.
+    /// How long a shutdown waits for bulks that were sent and for lost claims.
     pub drain: Duration,
 }
 
@@ -201,8 +201,8 @@ impl Delivery {
         });
     }
 
-    /// The end of the time that a shutdown gives to a bulk that was sent.
-    async fn cut_off(&self, stopping: &CancellationToken) {
+    /// Waits for a shutdown, and then as long as that gives to bulks that were sent and to lost claims.
+    async fn wait_until_cut_off(&self, stopping: &CancellationToken) {
         stopping.cancelled().await;
         tokio::time::sleep(self.drain).await;
     }

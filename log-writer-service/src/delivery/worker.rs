@@ -50,7 +50,7 @@ impl Worker {
             // A panic must stop neither the other workers nor ingest; the claim ends with its lease.
             let step = tokio::select! {
                 step = AssertUnwindSafe(self.step()).catch_unwind() => step,
-                () = self.delivery.cut_off(&self.stopping) => return,
+                () = self.delivery.wait_until_cut_off(&self.stopping) => return,
             };
             let Ok(step) = step else {
                 tracing::error!("a delivery step panicked; its rows are tried again when their lease ends");
