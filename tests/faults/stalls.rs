@@ -288,9 +288,8 @@ async fn a_request_whose_transaction_does_not_end_is_answered_at_its_deadline_an
             .set("database.transaction_timeout", "30s")
     })
     .await;
-    // A committer that still prepares its statements would wait for that lock without having the request.
+    // A committer prepares its statements when it connects, and that waits for the books' lock, too: one must have done so.
     stage.service.ingest(&json!([event(0)])).await;
-    stage.service.until_delivered().await;
     let mut holder = stage.hold("lock table log_writer.books in exclusive mode").await;
     let request = Request::json(&json!([event(0)]));
     let begun = Instant::now();
