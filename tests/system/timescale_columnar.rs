@@ -151,9 +151,10 @@ async fn a_batch_goes_straight_into_the_columnstore_and_a_small_one_into_rows() 
         events.sort_by_key(|event| event.timestamp);
         let expected: Vec<Uuid> = (0..2_500).chain(3_000..3_099).map(id).collect();
         assert_eq!(events.iter().map(|event| event.id).collect::<Vec<_>>(), expected);
-        assert_eq!(events[7].message, "event 7");
-        assert_eq!(events[7].tags, ["a", "b,\"c\""]);
-        assert_eq!(events[7].fields.as_deref(), Some(r#"{"n": 1}"#));
+        let texts = events[7].texts.columns();
+        assert_eq!(texts.message, "event 7");
+        assert_eq!(texts.tags, ["a", "b,\"c\""]);
+        assert_eq!(texts.fields, Some(r#"{"n": 1}"#));
         let segments = "select count(*) from timescaledb_information.chunk_columnstore_settings where segmentby <> ''";
         assert_eq!(database.number(segments).await, 0, "as the table has it");
     })
@@ -195,12 +196,13 @@ async fn a_batch_has_each_event_once_and_content_under_a_taken_id_is_kept() {
         assert_eq!(events.len(), 202);
         let renamed = events
             .iter()
-            .find(|event| event.message == "something else")
+            .find(|event| event.texts.columns().message == "something else")
             .expect("kept");
         assert!(
             renamed
+                .texts
+                .columns()
                 .fields
-                .as_deref()
                 .is_some_and(|fields| fields.contains(&id(5).to_string())),
             "{renamed:?}"
         );

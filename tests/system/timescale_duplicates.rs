@@ -65,7 +65,7 @@ async fn an_event_that_is_there_already_is_a_duplicate_and_delivered_once() {
         let messages: Vec<String> = delivered(database)
             .await
             .into_iter()
-            .map(|event| event.message)
+            .map(|event| event.texts.columns().message.to_owned())
             .collect();
         assert_eq!(messages, ["event 1", "event 2", "event 3", "event 4"]);
     })
@@ -114,7 +114,7 @@ async fn another_event_with_the_same_id_goes_in_under_its_derived_id() {
             [id(1), derived(1)]
         );
         let fields: serde_json::Value =
-            serde_json::from_str(stored[1].fields.as_deref().expect("fields")).expect("JSON");
+            serde_json::from_str(stored[1].texts.columns().fields.expect("fields")).expect("JSON");
         assert_eq!(fields["_log_writer"]["id_conflict"], id(1).to_string());
         assert_eq!(fields["n"], 1);
 

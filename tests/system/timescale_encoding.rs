@@ -210,28 +210,23 @@ async fn come_back(written: &[LogEvent<'_>]) {
                 (event.timestamp, Timestamp(NOON))
             );
             assert_eq!((stored.batch_id, &*stored.tenant), (1, "default"));
-            assert_eq!(stored.level, event.level.as_str());
-            assert_eq!((&*stored.service, &*stored.message), (&*event.service, &*event.message));
-            assert_eq!(stored.host.as_deref(), event.host.as_deref());
-            assert_eq!(stored.correlation_id.as_deref(), event.correlation_id.as_deref());
-            assert_eq!(stored.user_id.as_deref(), event.user_id.as_deref());
-            assert_eq!(stored.trace_id.as_deref(), event.trace_id.as_deref());
-            assert_eq!(stored.span_id.as_deref(), event.span_id.as_deref());
-            assert_eq!(stored.tags, event.tags);
+            let texts = stored.texts.columns();
+            assert_eq!(texts.level, event.level.as_str());
+            assert_eq!((texts.service, texts.message), (&*event.service, &*event.message));
+            assert_eq!(texts.host, event.host.as_deref());
+            assert_eq!(texts.correlation_id, event.correlation_id.as_deref());
+            assert_eq!(texts.user_id, event.user_id.as_deref());
+            assert_eq!(texts.trace_id, event.trace_id.as_deref());
+            assert_eq!(texts.span_id, event.span_id.as_deref());
+            assert_eq!(texts.tags, event.tags);
             let fields = Some(event.fields.as_str()).filter(|fields| !fields.is_empty());
-            assert_eq!(parsed(stored.fields.as_deref()), parsed(fields));
+            assert_eq!(parsed(texts.fields), parsed(fields));
+            assert_eq!(parsed(texts.error_details), parsed(event.error_details.as_deref()));
             assert_eq!(
-                parsed(stored.error_details.as_deref()),
-                parsed(event.error_details.as_deref())
-            );
-            assert_eq!(
-                parsed(stored.performance_metrics.as_deref()),
+                parsed(texts.performance_metrics),
                 parsed(event.performance_metrics.as_deref())
             );
-            assert_eq!(
-                parsed(stored.ai_analysis.as_deref()),
-                parsed(event.ai_analysis.as_deref())
-            );
+            assert_eq!(parsed(texts.ai_analysis), parsed(event.ai_analysis.as_deref()));
         }
     })
     .await;

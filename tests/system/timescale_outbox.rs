@@ -425,7 +425,10 @@ async fn what_is_left_after_a_partial_outcome_is_read_back_alone() {
             (2, 2, Some(&open))
         );
         let events = database.outbox.read_back(&again).await.expect("read back").remove(0);
-        let mut messages: Vec<String> = events.into_iter().map(|event| event.message).collect();
+        let mut messages: Vec<String> = events
+            .iter()
+            .map(|event| event.texts.columns().message.to_owned())
+            .collect();
         messages.sort();
         assert_eq!(messages, ["event 3", "event 7"]);
     })

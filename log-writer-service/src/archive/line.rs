@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::{
-    event::{Level, LogEvent, StoredEvent, Timestamp},
+    event::{Level, LogEvent, StoredEvent, TextColumns, Timestamp},
     timescale::ArchivedEvent,
 };
 
@@ -73,6 +73,9 @@ pub(super) fn write(archived: &ArchivedEvent, out: &mut Vec<u8>) -> Result<(), s
         ingested_at,
         batch_id: _,
         tenant,
+        texts,
+    } = event;
+    let TextColumns {
         level,
         service,
         host,
@@ -81,12 +84,12 @@ pub(super) fn write(archived: &ArchivedEvent, out: &mut Vec<u8>) -> Result<(), s
         user_id,
         trace_id,
         span_id,
-        tags,
         fields,
         error_details,
         performance_metrics,
         ai_analysis,
-    } = event;
+        tags,
+    } = texts.columns();
     let line = Line {
         event_id: *id,
         timestamp: timestamp.to_rfc3339().into(),
@@ -94,17 +97,17 @@ pub(super) fn write(archived: &ArchivedEvent, out: &mut Vec<u8>) -> Result<(), s
         tenant: Cow::Borrowed(tenant),
         level: Cow::Borrowed(level),
         service: Cow::Borrowed(service),
-        host: host.as_deref().map(Cow::Borrowed),
+        host: host.map(Cow::Borrowed),
         message: Cow::Borrowed(message),
-        correlation_id: correlation_id.as_deref().map(Cow::Borrowed),
-        user_id: user_id.as_deref().map(Cow::Borrowed),
-        trace_id: trace_id.as_deref().map(Cow::Borrowed),
-        span_id: span_id.as_deref().map(Cow::Borrowed),
-        tags: tags.iter().map(|tag| Cow::Borrowed(tag.as_str())).collect(),
-        fields: raw(fields.as_deref())?,
-        error_details: raw(error_details.as_deref())?,
-        performance_metrics: raw(performance_metrics.as_deref())?,
-        ai_analysis: raw(ai_analysis.as_deref())?,
+        correlation_id: correlation_id.map(Cow::Borrowed),
+        user_id: user_id.map(Cow::Borrowed),
+        trace_id: trace_id.map(Cow::Borrowed),
+        span_id: span_id.map(Cow::Borrowed),
+        tags: tags.into_iter().map(Cow::Borrowed).collect(),
+        fields: raw(fields)?,
+        error_details: raw(error_details)?,
+        performance_metrics: raw(performance_metrics)?,
+        ai_analysis: raw(ai_analysis)?,
         pattern: *pattern,
     };
     serde_json::to_writer(&mut *out, &line)?;
@@ -179,6 +182,7 @@ fn level(text: &str) -> Result<Level, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::StoredTexts;
 
     fn archived() -> ArchivedEvent {
         ArchivedEvent {
@@ -188,19 +192,18 @@ mod tests {
                 ingested_at: Timestamp(1_795_176_000_999_999),
                 batch_id: 5,
                 tenant: Arc::from("../blue \"x\"\n"),
-                level: "WARN".to_owned(),
-                service: "s\u{1}".to_owned(),
-                host: None,
-                message: "é \\ \u{10ffff}\n".to_owned(),
-                correlation_id: Some(String::new()),
-                user_id: Some("u".to_owned()),
-                trace_id: None,
-                span_id: None,
-                tags: vec![String::new(), "a,b".to_owned()],
-                fields: Some(r#"{"a": 1.000, "b": 12345678901234567890123.5, "c": "\ud83d\ude00"}"#.to_owned()),
-                error_details: None,
-                performance_metrics: Some("{}".to_owned()),
-                ai_analysis: Some(r#"{"cause": null}"#.to_owned()),
+                texts: StoredTexts::from(TextColumns {
+                    level: "WARN",
+                    service: "s\u{1}",
+                    message: "é \\ \u{10ffff}\n",
+                    correlation_id: Some(""),
+                    user_id: Some("u"),
+                    fields: Some(r#"{"a": 1.000, "b": 12345678901234567890123.5, "c": "\ud83d\ude00"}"#),
+                    performance_metrics: Some("{}"),
+                    ai_analysis: Some(r#"{"cause": null}"#),
+                    tags: vec!["", "a,b"],
+                    ..TextColumns::default()
+                }),
             },
             pattern: Some(-3),
         }
@@ -213,6 +216,7 @@ mod tests {
         write(&archived(), &mut line).unwrap();
         assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1, "one line");
         let read = read(&line, &event.tenant).unwrap();
+        let sent = event.texts.columns();
         assert_eq!(
             (read.id, read.ingested_at, read.pattern),
             (event.id, event.ingested_at, pattern)
@@ -221,18 +225,18 @@ mod tests {
         assert_eq!((read.event.timestamp, read.event.level), (event.timestamp, Level::Warn));
         assert_eq!(
             (&*read.event.service, &*read.event.message),
-            (&*event.service, &*event.message)
+            (sent.service, sent.message)
         );
         assert_eq!(
             (read.event.host, read.event.correlation_id.as_deref()),
             (None, Some(""))
         );
-        assert_eq!(read.event.tags, event.tags);
-        assert_eq!(Some(read.event.fields), event.fields, "digit by digit");
-        assert_eq!(read.event.performance_metrics, event.performance_metrics);
+        assert_eq!(read.event.tags, sent.tags);
+        assert_eq!(Some(&*read.event.fields), sent.fields, "digit by digit");
+        assert_eq!(read.event.performance_metrics.as_deref(), sent.performance_metrics);
         assert_eq!(
-            (read.event.error_details, read.event.ai_analysis),
-            (None, event.ai_analysis)
+            (read.event.error_details, read.event.ai_analysis.as_deref()),
+            (None, sent.ai_analysis)
         );
     }
 

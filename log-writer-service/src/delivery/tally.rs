@@ -100,11 +100,12 @@ impl Tally {
     }
 }
 
-/// Status and type that most of these refusals have, as `429 es_rejected_execution_exception`, and how many have it.
-pub(super) fn most_alike<'r>(refusals: impl Iterator<Item = (u16, &'r str)>) -> Option<(String, usize)> {
+/// Status and type that most of these verdicts have, as `429 es_rejected_execution_exception`, and how many have them; `None`
+/// without any.
+pub(super) fn most_alike<'v>(verdicts: impl Iterator<Item = (u16, &'v str)>) -> Option<(String, usize)> {
     let mut alike: HashMap<(u16, &str), usize> = HashMap::new();
-    for refusal in refusals {
-        *alike.entry(refusal).or_default() += 1;
+    for verdict in verdicts {
+        *alike.entry(verdict).or_default() += 1;
     }
     let most = alike.into_iter().max_by_key(|(_, count)| *count);
     most.map(|((status, error_type), count)| (format!("{status} {error_type}"), count))
@@ -114,7 +115,7 @@ impl Delivery {
     /// Gives up what was to be created, was put off too often and may be at fault; the reason to pause its stream, if all of a
     /// bulk of `sent` documents was put off alike and not only such as are known for it while others are taken.
     pub(super) fn judge_put_off(&self, claim: &Claim, tally: &mut Tally, sent: usize) -> Option<String> {
-        let most_alike = most_alike(tally.put_off.iter().map(|item| (item.status, &*item.error_type)));
+        let most = most_alike(tally.put_off.iter().map(|item| (item.status, &*item.error_type)));
         let mut are_known = true;
         for (item, standing) in self.note_put_off(claim, true, std::mem::take(&mut tally.put_off)) {
             are_known &= standing != PutOffStanding::Unknown;
@@ -129,8 +130,7 @@ impl Delivery {
             }
         }
         // All items back: the stream is blocked or the node has no room; part of them: only those wait.
-        most_alike
-            .filter(|(_, count)| *count == sent && !are_known)
+        most.filter(|(_, count)| *count == sent && !are_known)
             .map(|(reason, _)| reason)
     }
 
@@ -173,7 +173,7 @@ impl PutOffItem {
     fn may_be_at_fault(&self, claim: &Claim) -> bool {
         let document = claim.documents.get(self.position);
         match self.status {
-            429 => document.is_some_and(|document| document.event.text_bytes() > NO_ROOM_BYTES),
+            429 => document.is_some_and(|document| document.event.texts.bytes() > NO_ROOM_BYTES),
             status => status != 503,
         }
     }
@@ -184,5 +184,22 @@ impl PutOffItem {
             error_type: self.error_type,
             reason,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verdicts_are_alike_by_status_and_type() {
+        let most = |verdicts: &[(u16, &'static str)]| most_alike(verdicts.iter().copied());
+        assert_eq!(most(&[]), None);
+        assert_eq!(
+            most(&[(429, "a"), (429, "b"), (429, "b")]),
+            Some(("429 b".to_owned(), 2))
+        );
+        let apart = [(400, "a"), (400, "a"), (429, "a"), (503, "a")];
+        assert_eq!(most(&apart), Some(("400 a".to_owned(), 2)));
     }
 }

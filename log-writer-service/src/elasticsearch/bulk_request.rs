@@ -146,7 +146,7 @@ mod tests {
         super::{document_id::document_id, test_settings::settings},
         *,
     };
-    use crate::event::Timestamp;
+    use crate::event::{StoredTexts, TextColumns, Timestamp};
 
     fn body(naming: Naming, messages: &[String]) -> BulkBody {
         let documents = DocumentWriter::new(&settings()).unwrap();
@@ -158,19 +158,12 @@ mod tests {
                 ingested_at: Timestamp(1_795_219_200_000_000),
                 batch_id: 1,
                 tenant: Shared::from("default"),
-                level: "INFO".to_owned(),
-                service: "checkout".to_owned(),
-                host: None,
-                message: message.clone(),
-                correlation_id: None,
-                user_id: None,
-                trace_id: None,
-                span_id: None,
-                tags: Vec::new(),
-                fields: None,
-                error_details: None,
-                performance_metrics: None,
-                ai_analysis: None,
+                texts: StoredTexts::from(TextColumns {
+                    level: "INFO",
+                    service: "checkout",
+                    message,
+                    ..TextColumns::default()
+                }),
             };
             let id = document_id(event.id, event.timestamp, "default", "default");
             body.push("logs-app-default", &id, &event, &documents);

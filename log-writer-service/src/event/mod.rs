@@ -26,6 +26,7 @@ mod scan;
 mod severity;
 mod signs;
 mod stored;
+mod stored_texts;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -40,4 +41,5 @@ pub use pattern::{mask, pattern_of};
 pub(crate) use plain::plain_run;
 pub use raw::RawEvent;
 pub use stored::StoredEvent;
+pub use stored_texts::{StoredTexts, TextColumns};
 pub use time::Timestamp;

@@ -9,7 +9,8 @@ use crate::{
     config::{Config, DEFAULT_FILE},
     elasticsearch::DocumentWriter,
     event::{
-        Arrival, DigestParts, LogEvent, Normaliser, RawEvent, StoredEvent, Timestamp, derive_id, mask, request_digest,
+        Arrival, DigestParts, LogEvent, Normaliser, RawEvent, StoredEvent, StoredTexts, TextColumns, Timestamp,
+        derive_id, mask, request_digest,
     },
     timescale::{EncodedRows, copy_stream, read_stream},
 };
@@ -171,31 +172,26 @@ pub fn copy(data: &[u8]) {
 fn assert_same(read: &StoredEvent, event: &LogEvent<'_>) {
     assert_eq!((read.timestamp, read.ingested_at), (event.timestamp, ARRIVAL));
     assert_eq!(event.own_id.unwrap_or(read.id), read.id);
-    assert_eq!(
-        (&read.tenant, read.level.as_str()),
-        (&event.tenant, event.level.as_str())
-    );
-    assert_eq!(
-        (read.service.as_str(), read.message.as_str()),
-        (&*event.service, &*event.message)
-    );
+    let texts = read.texts.columns();
+    assert_eq!((&read.tenant, texts.level), (&event.tenant, event.level.as_str()));
+    assert_eq!((texts.service, texts.message), (&*event.service, &*event.message));
     for (read, sent) in [
-        (&read.host, &event.host),
-        (&read.correlation_id, &event.correlation_id),
-        (&read.user_id, &event.user_id),
-        (&read.trace_id, &event.trace_id),
-        (&read.span_id, &event.span_id),
+        (texts.host, &event.host),
+        (texts.correlation_id, &event.correlation_id),
+        (texts.user_id, &event.user_id),
+        (texts.trace_id, &event.trace_id),
+        (texts.span_id, &event.span_id),
     ] {
-        assert_eq!(read.as_deref(), sent.as_deref());
+        assert_eq!(read, sent.as_deref());
     }
-    assert_eq!(read.tags, event.tags);
+    assert_eq!(texts.tags, event.tags);
     let read = [
-        &read.fields,
-        &read.error_details,
-        &read.performance_metrics,
-        &read.ai_analysis,
+        texts.fields,
+        texts.error_details,
+        texts.performance_metrics,
+        texts.ai_analysis,
     ];
-    assert_eq!(read.map(Option::as_deref), columns(event));
+    assert_eq!(read, columns(event));
 }
 
 /// Any stored event: its document is one line of JSON that the mapping takes.
@@ -203,21 +199,29 @@ pub fn document(data: &[u8]) {
     static WRITER: LazyLock<DocumentWriter> =
         LazyLock::new(|| DocumentWriter::new(&CONFIG.elasticsearch).expect("nothing is promoted"));
     for mut event in stored(data) {
-        for column in [
-            &mut event.fields,
-            &mut event.error_details,
-            &mut event.performance_metrics,
-            &mut event.ai_analysis,
-        ] {
-            *column = column.take().map(|json| as_jsonb(&json));
-        }
+        let sent = event.texts.columns();
+        let objects = [
+            sent.fields,
+            sent.error_details,
+            sent.performance_metrics,
+            sent.ai_analysis,
+        ]
+        .map(|json| json.map(as_jsonb));
+        let [fields, error_details, performance_metrics, ai_analysis] = objects.each_ref().map(Option::as_deref);
+        event.texts = StoredTexts::from(TextColumns {
+            fields,
+            error_details,
+            performance_metrics,
+            ai_analysis,
+            ..sent
+        });
         let mut out = Vec::new();
         WRITER.write(&event, &mut out);
         assert!(!out.contains(&b'\n'));
         let document: Value = serde_json::from_slice(&out).expect("a document is JSON");
         assert_eq!(
             document.get("message").and_then(Value::as_str),
-            Some(event.message.as_str())
+            Some(event.texts.columns().message)
         );
         for name in ["fields", "error_details", "performance_metrics", "ai_analysis"] {
             let free = document.get(name).unwrap_or(&Value::Null);

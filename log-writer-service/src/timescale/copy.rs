@@ -312,6 +312,17 @@ fn put_jsonb(out: &mut Vec<u8>, json: Option<&str>) {
     }
 }
 
+/// The text of a field that [`put_jsonb`] wrote, or PostgreSQL.
+pub(super) fn jsonb_text(field: &[u8]) -> &[u8] {
+    field.get(1..).unwrap_or_default()
+}
+
+/// The elements, for [`take_field`], of a field that [`put_text_array`] wrote, or PostgreSQL: they come after dimensions,
+/// null flag, element type, length and lower bound. An empty array of PostgreSQL's ends after the third of these.
+pub(super) fn array_elements(field: &[u8]) -> &[u8] {
+    field.get(20..).unwrap_or_default()
+}
+
 /// One dimension, lower bound 1, no nulls; an empty list is null.
 fn put_text_array<'a>(out: &mut Vec<u8>, elements: impl ExactSizeIterator<Item = &'a [u8]>) {
     if elements.len() == 0 {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::copy::{COLUMN_COUNT, COPY_HEADER, from_postgres_micros, take_field};
-use crate::event::{StoredEvent, Timestamp};
+use super::copy::{COLUMN_COUNT, COPY_HEADER, array_elements, from_postgres_micros, jsonb_text, take_field};
+use crate::event::{StoredEvent, StoredTexts, TextColumns, Timestamp};
 
 /// Decodes what a COPY sends, message by message.
 #[derive(Default)]
@@ -58,19 +58,7 @@ impl CopyReader {
             ingested_at: time(take_field(rest))?,
             batch_id: number(take_field(rest))?,
             tenant: self.tenants.shared(str::from_utf8(take_field(rest)?).ok()?),
-            level: text(take_field(rest)?)?,
-            service: text(take_field(rest)?)?,
-            host: optional(take_field(rest))?,
-            message: text(take_field(rest)?)?,
-            correlation_id: optional(take_field(rest))?,
-            user_id: optional(take_field(rest))?,
-            trace_id: optional(take_field(rest))?,
-            span_id: optional(take_field(rest))?,
-            tags: tags(take_field(rest).unwrap_or_default())?,
-            fields: json(take_field(rest))?,
-            error_details: json(take_field(rest))?,
-            performance_metrics: json(take_field(rest))?,
-            ai_analysis: json(take_field(rest))?,
+            texts: texts(rest)?,
         };
         // Apart: a document has none.
         let pattern = number(take_field(rest));
@@ -101,28 +89,114 @@ fn time(field: Option<&[u8]>) -> Option<Timestamp> {
     number(field).map(from_postgres_micros)
 }
 
-fn text(field: &[u8]) -> Option<String> {
-    str::from_utf8(field).ok().map(str::to_owned)
+/// In the order of the fields.
+fn texts(rest: &mut &[u8]) -> Option<StoredTexts> {
+    Some(StoredTexts::from(TextColumns {
+        level: text(take_field(rest)?)?,
+        service: text(take_field(rest)?)?,
+        host: optional(take_field(rest))?,
+        message: text(take_field(rest)?)?,
+        correlation_id: optional(take_field(rest))?,
+        user_id: optional(take_field(rest))?,
+        trace_id: optional(take_field(rest))?,
+        span_id: optional(take_field(rest))?,
+        tags: tags(take_field(rest).unwrap_or_default())?,
+        fields: optional(take_field(rest).map(jsonb_text))?,
+        error_details: optional(take_field(rest).map(jsonb_text))?,
+        performance_metrics: optional(take_field(rest).map(jsonb_text))?,
+        ai_analysis: optional(take_field(rest).map(jsonb_text))?,
+    }))
+}
+
+fn text(field: &[u8]) -> Option<&str> {
+    str::from_utf8(field).ok()
 }
 
 /// The outer option is whether it could be read, the inner one whether it is not null.
 #[expect(clippy::option_option, reason = "a null field and a broken one are two things")]
-fn optional(field: Option<&[u8]>) -> Option<Option<String>> {
+fn optional(field: Option<&[u8]>) -> Option<Option<&str>> {
     field.map_or(Some(None), |field| text(field).map(Some))
 }
 
-/// `jsonb` is sent as a version byte and text.
-#[expect(clippy::option_option, reason = "a null field and a broken one are two things")]
-fn json(field: Option<&[u8]>) -> Option<Option<String>> {
-    optional(field.map(|field| field.get(1..).unwrap_or_default()))
-}
-
-/// Dimensions, null flag, element type, length, lower bound, then the elements; an empty array ends after the third.
-fn tags(array: &[u8]) -> Option<Vec<String>> {
-    let mut rest = array.get(20..).unwrap_or_default();
+fn tags(field: &[u8]) -> Option<Vec<&str>> {
+    let mut rest = array_elements(field);
     let mut tags = Vec::new();
     while !rest.is_empty() {
         tags.push(text(take_field(&mut rest)?)?);
     }
     Some(tags)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::copy::{COPY_HEADER, COPY_TRAILER, put_field},
+        *,
+    };
+
+    /// A row with these fields, null where there is none.
+    fn stream(fields: &[Option<&[u8]>]) -> Vec<u8> {
+        let mut stream = COPY_HEADER.to_vec();
+        stream.extend_from_slice(&i16::try_from(fields.len()).unwrap().to_be_bytes());
+        for field in fields {
+            match field {
+                Some(field) => put_field(&mut stream, field),
+                None => stream.extend_from_slice(&(-1_i32).to_be_bytes()),
+            }
+        }
+        stream.extend_from_slice(COPY_TRAILER);
+        stream
+    }
+
+    #[test]
+    fn a_row_that_cannot_be_one_of_ours_is_refused_and_not_read_as_another() {
+        // One dimension, no nulls, text, one element, from 1.
+        let numbers = [1, 0, 25, 1, 1].map(i32::to_be_bytes).concat();
+        let tags = [&*numbers, &1_i32.to_be_bytes(), b"a"].concat();
+        let (id, number) = ([7; 16], 1_i64.to_be_bytes());
+        let mut row: Vec<Option<&[u8]>> = vec![Some(&id), Some(&number), Some(&number), Some(&number)];
+        row.extend([
+            Some(&b"tenant"[..]),
+            Some(b"INFO"),
+            Some(b"service"),
+            None,
+            Some(b"message"),
+        ]);
+        row.extend([
+            None,
+            None,
+            None,
+            None,
+            Some(&*tags),
+            Some(b"\x01{}"),
+            None,
+            None,
+            None,
+            None,
+        ]);
+        let read = read_stream(&stream(&row)).unwrap();
+        let texts = read[0].texts.columns();
+        assert_eq!((texts.message, texts.fields), ("message", Some("{}")));
+        assert_eq!((texts.host, texts.tags), (None, vec!["a"]));
+
+        let null_element = [&*numbers, &(-1_i32).to_be_bytes()].concat();
+        let cut = &tags[..tags.len() - 1];
+        for (place, field) in [
+            (0, None),
+            (4, None),
+            (5, None),
+            (6, None),
+            (8, None),
+            (8, Some(&b"\xff"[..])),
+            (9, Some(b"\xc3")),
+            (13, Some(cut)),
+            (13, Some(&null_element)),
+            (14, Some(b"\x01\xff")),
+        ] {
+            let mut broken = row.clone();
+            broken[place] = field;
+            assert_eq!(read_stream(&stream(&broken)), None, "{place} {field:?}");
+        }
+        assert_eq!(read_stream(&stream(&row[..18])), None, "a column too few");
+    }
 }

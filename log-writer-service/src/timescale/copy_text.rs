@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::copy::{COLUMNS, EncodedRows, from_postgres_micros, take_field};
+use super::copy::{COLUMNS, EncodedRows, array_elements, from_postgres_micros, jsonb_text, take_field};
 
 /// The row's columns that are not null, by name, times as RFC 3339; JSON columns as JSON where they parse.
 pub(super) fn row_as_json(rows: &EncodedRows, row: usize) -> String {
@@ -33,18 +33,17 @@ fn time_value(bytes: &[u8]) -> Value {
     Value::from(from_postgres_micros(micros).to_rfc3339())
 }
 
-fn tags_value(mut bytes: &[u8]) -> Value {
+fn tags_value(bytes: &[u8]) -> Value {
     let mut tags = Vec::new();
-    // Dimensions, null flag, element type, length, lower bound: all known.
-    bytes = bytes.get(20..).unwrap_or_default();
-    while let Some(tag) = take_field(&mut bytes) {
+    let mut rest = array_elements(bytes);
+    while let Some(tag) = take_field(&mut rest) {
         tags.push(text_value(tag));
     }
     Value::from(tags)
 }
 
 fn json_value(bytes: &[u8]) -> Value {
-    let text = bytes.get(1..).unwrap_or_default();
+    let text = jsonb_text(bytes);
     // What PostgreSQL refused for its depth, our parser refuses too: it is kept as text.
     serde_json::from_slice(text).unwrap_or_else(|_| text_value(text))
 }

@@ -19,7 +19,7 @@ use super::{
     limits::{ANSWER_TIMEOUT, on_pool, within},
     outbox::{Outbox, OutboxRow, WorkKind},
 };
-use crate::event::{StoredEvent, Timestamp};
+use crate::event::{StoredEvent, StoredTexts, TextColumns, Timestamp};
 
 /// Windows closer than this are read as one.
 const NEAR_MICROS: i64 = 6 * 3_600_000_000;
@@ -179,24 +179,27 @@ fn windows(rows: &[OutboxRow]) -> Vec<(Timestamp, Timestamp)> {
 }
 
 fn stored_event(row: &PgRow, tenants: &mut Tenants) -> Result<StoredEvent, sqlx::Error> {
+    let tags: Option<Vec<String>> = row.try_get("tags")?;
     Ok(StoredEvent {
         id: row.try_get("id")?,
         timestamp: row.try_get::<DateTime<Utc>, _>("timestamp")?.into(),
         ingested_at: row.try_get::<DateTime<Utc>, _>("ingested_at")?.into(),
         batch_id: row.try_get("batch_id")?,
         tenant: tenants.shared(row.try_get("tenant")?),
-        level: row.try_get("level")?,
-        service: row.try_get("service")?,
-        host: row.try_get("host")?,
-        message: row.try_get("message")?,
-        correlation_id: row.try_get("correlation_id")?,
-        user_id: row.try_get("user_id")?,
-        trace_id: row.try_get("trace_id")?,
-        span_id: row.try_get("span_id")?,
-        tags: row.try_get::<Option<Vec<String>>, _>("tags")?.unwrap_or_default(),
-        fields: row.try_get("fields")?,
-        error_details: row.try_get("error_details")?,
-        performance_metrics: row.try_get("performance_metrics")?,
-        ai_analysis: row.try_get("ai_analysis")?,
+        texts: StoredTexts::from(TextColumns {
+            level: row.try_get("level")?,
+            service: row.try_get("service")?,
+            host: row.try_get("host")?,
+            message: row.try_get("message")?,
+            correlation_id: row.try_get("correlation_id")?,
+            user_id: row.try_get("user_id")?,
+            trace_id: row.try_get("trace_id")?,
+            span_id: row.try_get("span_id")?,
+            fields: row.try_get("fields")?,
+            error_details: row.try_get("error_details")?,
+            performance_metrics: row.try_get("performance_metrics")?,
+            ai_analysis: row.try_get("ai_analysis")?,
+            tags: tags.iter().flatten().map(String::as_str).collect(),
+        }),
     })
 }

@@ -1,6 +1,9 @@
 //! Copies in several indices of a stream: found, deleted, written over.
 
-use log_writer_service::elasticsearch::{BootstrapMode, BulkBody, SearchErrorKind, StoredCopy, Verdict, bootstrap};
+use log_writer_service::{
+    elasticsearch::{BootstrapMode, BulkBody, SearchErrorKind, StoredCopy, Verdict, bootstrap},
+    event::{StoredTexts, TextColumns},
+};
 use serde_json::Value;
 
 use crate::node::{Dataset, Node, event, id_of, with_dataset};
@@ -69,7 +72,10 @@ async fn a_copy_is_written_over_only_if_it_is_the_one_that_was_located() {
         let located = client.locate(&older, &ids).await.unwrap();
         assert_eq!(located[2], None);
         let mut changed = event(1);
-        changed.message = "changed".to_owned();
+        changed.texts = StoredTexts::from(TextColumns {
+            message: "changed",
+            ..changed.texts.columns()
+        });
         let copy = StoredCopy {
             index: older.as_str().into(),
             version: located[0].unwrap(),

@@ -3,7 +3,7 @@
 use log_writer_service::{
     config::{Gzip, Naming},
     elasticsearch::{BootstrapMode, BulkBody, BulkFailure, Client, Targets, Verdict, bootstrap},
-    event::Timestamp,
+    event::{StoredTexts, TextColumns, Timestamp},
 };
 use serde_json::{Value, json};
 
@@ -115,11 +115,15 @@ async fn events_are_found_by_their_parts_and_counted_by_their_ids() {
         apply(&dataset).await;
         let mut events: Vec<_> = (1..=20).map(event).collect();
         for (number, event) in events.iter_mut().enumerate() {
-            event.fields = Some(format!(
+            let fields = format!(
                 r#"{{"error_code": "E{}", "http": {{"status": {}}}}}"#,
                 number % 2,
                 200 + number
-            ));
+            );
+            event.texts = StoredTexts::from(TextColumns {
+                fields: Some(&fields),
+                ..event.texts.columns()
+            });
         }
         dataset.index(&events).await;
         dataset.refresh().await;
@@ -194,21 +198,25 @@ async fn no_event_is_refused_whatever_it_holds() {
                 continue;
             }
             let mut event = event(u32::try_from(position).unwrap());
-            event.message.clone_from(&object);
-            event.service = object.chars().take(500).collect();
-            event.user_id = Some(object.clone());
-            event.tags = vec![object.clone(), String::new()];
-            event.fields = Some(object.clone());
-            event.error_details = Some(object.clone());
-            event.ai_analysis = Some(object.clone());
-            event.performance_metrics = Some(object);
+            let (service, object): (String, &str) = (object.chars().take(500).collect(), &object);
+            event.texts = StoredTexts::from(TextColumns {
+                message: object,
+                service: &service,
+                user_id: Some(object),
+                fields: Some(object),
+                error_details: Some(object),
+                ai_analysis: Some(object),
+                performance_metrics: Some(object),
+                tags: vec![object, ""],
+                ..event.texts.columns()
+            });
             events.push(event);
         }
         assert!(events.len() > 100, "{}", events.len());
         let client = dataset.client();
         for event in &events {
             let verdicts = client.bulk(&dataset.body(std::slice::from_ref(event))).await.unwrap();
-            let shown: String = event.message.chars().take(300).collect();
+            let shown: String = event.texts.columns().message.chars().take(300).collect();
             assert!(matches!(&verdicts[0], Verdict::Indexed { .. }), "{verdicts:?}: {shown}");
         }
         dataset.refresh().await;

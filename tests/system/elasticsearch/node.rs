@@ -6,7 +6,7 @@ use futures::FutureExt as _;
 use log_writer_service::{
     config,
     elasticsearch::{BulkBody, Client, DocumentId, DocumentWriter, Verdict, document_id},
-    event::{StoredEvent, Timestamp},
+    event::{StoredEvent, StoredTexts, TextColumns, Timestamp},
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -195,19 +195,16 @@ pub(crate) fn event(number: u32) -> StoredEvent {
         ingested_at: Timestamp(NOVEMBER + 1_000_000),
         batch_id: 1,
         tenant: Arc::from("default"),
-        level: "INFO".to_owned(),
-        service: "checkout".to_owned(),
-        host: Some("web-1".to_owned()),
-        message: format!("payment {number} done"),
-        correlation_id: None,
-        user_id: None,
-        trace_id: None,
-        span_id: None,
-        tags: vec!["eu".to_owned()],
-        fields: Some(r#"{"status": 200}"#.to_owned()),
-        error_details: None,
-        performance_metrics: Some(r#"{"ms": 12.5}"#.to_owned()),
-        ai_analysis: None,
+        texts: StoredTexts::from(TextColumns {
+            level: "INFO",
+            service: "checkout",
+            host: Some("web-1"),
+            message: &format!("payment {number} done"),
+            fields: Some(r#"{"status": 200}"#),
+            performance_metrics: Some(r#"{"ms": 12.5}"#),
+            tags: vec!["eu"],
+            ..TextColumns::default()
+        }),
     }
 }
 

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{error::SearchError, json, promoted::Promoted, shape};
 use crate::{
     config,
-    event::{StoredEvent, Timestamp},
+    event::{StoredEvent, TextColumns, Timestamp},
 };
 
 /// Writes documents.
@@ -46,34 +46,49 @@ impl DocumentWriter {
         out.extend_from_slice(b",\"ingested\":");
         push_time(out, event.ingested_at);
         out.push(b'}');
-        push_text(out, "level", Some(&event.level));
-        push_text(out, "service", Some(&event.service));
-        if let Some(host) = &event.host {
+        let TextColumns {
+            level,
+            service,
+            host,
+            message,
+            correlation_id,
+            user_id,
+            trace_id,
+            span_id,
+            fields,
+            error_details,
+            performance_metrics,
+            ai_analysis,
+            tags,
+        } = event.texts.columns();
+        push_text(out, "level", Some(level));
+        push_text(out, "service", Some(service));
+        if let Some(host) = host {
             out.extend_from_slice(b",\"host\":{\"name\":");
             json::push_string(out, host);
             out.push(b'}');
         }
-        push_text(out, "message", Some(&event.message));
-        push_text(out, "correlation_id", event.correlation_id.as_deref());
-        push_text(out, "user_id", event.user_id.as_deref());
-        push_text(out, "trace_id", event.trace_id.as_deref());
-        push_text(out, "span_id", event.span_id.as_deref());
+        push_text(out, "message", Some(message));
+        push_text(out, "correlation_id", correlation_id);
+        push_text(out, "user_id", user_id);
+        push_text(out, "trace_id", trace_id);
+        push_text(out, "span_id", span_id);
         push_text(out, "tenant", Some(&event.tenant));
-        push_tags(out, &event.tags);
-        if let Some(fields) = &event.fields {
+        push_tags(out, &tags);
+        if let Some(fields) = fields {
             self.promoted.push(out, fields);
             out.extend_from_slice(b",\"fields\":");
             shape::push_object(out, fields);
         }
-        if let Some(details) = &event.error_details {
+        if let Some(details) = error_details {
             out.extend_from_slice(b",\"error_details\":");
             shape::push_object(out, details);
         }
-        if let Some(metrics) = &event.performance_metrics {
+        if let Some(metrics) = performance_metrics {
             out.extend_from_slice(b",\"performance_metrics\":");
             shape::push_metrics(out, metrics);
         }
-        if let Some(analysis) = &event.ai_analysis {
+        if let Some(analysis) = ai_analysis {
             out.extend_from_slice(b",\"ai_analysis\":");
             shape::push_object(out, analysis);
         }
@@ -89,7 +104,7 @@ fn push_text(out: &mut Vec<u8>, name: &str, text: Option<&str>) {
     json::push_string(out, text);
 }
 
-fn push_tags(out: &mut Vec<u8>, tags: &[String]) {
+fn push_tags(out: &mut Vec<u8>, tags: &[&str]) {
     for (position, tag) in tags.iter().enumerate() {
         out.extend_from_slice(if position == 0 { b",\"tags\":[" } else { b"," });
         json::push_string(out, tag);
