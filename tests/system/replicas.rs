@@ -123,6 +123,40 @@ async fn second_copies_that_cannot_be_deleted_for_long_keep_no_worker_from_new_e
     stores.assert_delivered_exactly_once(47).await;
 }
 
+#[tokio::test]
+async fn a_replica_that_stops_says_what_it_could_not_check_for_second_copies() {
+    let mut stores = first().await;
+    forty_arrive_twice(&stores).await;
+    stores.fake.refuse_deletions(usize::MAX);
+    stores.service.signal("CONT");
+    eventually("the first look to fail", SOON, || async {
+        stores.service.log().contains("second copies now").then_some(())
+    })
+    .await;
+    stores.service.terminate();
+    stores.service.until_ended(Duration::from_secs(40)).await;
+    let log = stores.service.log();
+    assert!(log.contains("were not checked for second copies"), "{log}");
+}
+
+#[tokio::test]
+async fn a_replica_that_stops_with_an_unanswered_bulk_and_no_lost_claim_speaks_of_none() {
+    let mut stores = first().await;
+    stores.fake.script([Behaviour::Hold(Gate::new())]);
+    stores.service.ingest(&fresh(4)).await;
+    eventually("the claim to be sent", SOON, || async {
+        (!stores.fake.bulks().is_empty()).then_some(())
+    })
+    .await;
+    stores.service.terminate();
+    stores.service.until_ended(Duration::from_secs(40)).await;
+    assert!(
+        !stores.service.log().contains("lost claims"),
+        "{}",
+        stores.service.log()
+    );
+}
+
 /// A replica frozen while it sends four events. Another bulk of them, by whomever, has three refused for good.
 async fn frozen_and_then_refused() -> (FakeStores, Gate) {
     let stores = first().await;

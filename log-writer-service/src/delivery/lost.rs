@@ -4,10 +4,7 @@
 //! Or they were refused to that one, and have a letter though they are there. So it is tried for long: once by the worker
 //! that lost the claim, then beside it, since the worker has other documents to send. It ends early with the process.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::Arc;
 
 use futures::{StreamExt, stream};
 use tokio::sync::mpsc;
@@ -40,8 +37,31 @@ pub(super) struct LostClaim {
     /// Whether second copies are deleted, but for those that had to stay; `documents` are then those that have a copy.
     has_one_copy_each: bool,
     failures: u32,
+    /// Whether nothing is left to be tried: it is done, or given up.
+    is_over: bool,
     /// Names the worker's row in the books.
     worker: String,
+}
+
+/// With the process, most often, wherever it was worked on or waited.
+impl Drop for LostClaim {
+    fn drop(&mut self) {
+        let count = self.documents.len();
+        if self.is_over {
+            return;
+        }
+        if self.has_one_copy_each {
+            tracing::warn!(
+                document.count = count,
+                "documents of lost claims were not checked for dead letters; an indexed event may have one: redrive it"
+            );
+        } else {
+            tracing::warn!(
+                document.count = count,
+                "documents of lost claims were not checked for second copies; `verify` finds them"
+            );
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -89,6 +109,7 @@ impl LostClaim {
             documents,
             has_one_copy_each: false,
             failures: 0,
+            is_over: false,
             worker: worker.to_owned(),
         })
     }
@@ -106,26 +127,11 @@ impl Delivery {
         mut handed_over: mpsc::Receiver<LostClaim>,
         stopping: &CancellationToken,
     ) {
-        let unchecked = AtomicUsize::new(0);
-        let all = stream::poll_fn(move |context| handed_over.poll_recv(context)).for_each_concurrent(
-            BESIDE_MAX,
-            async |lost| {
-                let count = lost.documents.len();
-                unchecked.fetch_add(count, Ordering::Relaxed);
-                self.retry_lost_claim(lost).await;
-                unchecked.fetch_sub(count, Ordering::Relaxed);
-            },
-        );
+        let all = stream::poll_fn(move |context| handed_over.poll_recv(context))
+            .for_each_concurrent(BESIDE_MAX, |lost| self.retry_lost_claim(lost));
         tokio::select! {
             () = all => {}
             () = self.wait_until_cut_off(stopping) => {}
-        }
-        let unchecked = unchecked.load(Ordering::Relaxed);
-        if unchecked > 0 {
-            tracing::warn!(
-                document.count = unchecked,
-                "documents of lost claims could not be checked for second copies; `verify` finds them"
-            );
         }
         // A task that ends before it is told to would stop the process.
         stopping.cancelled().await;
@@ -144,10 +150,12 @@ impl Delivery {
     /// Tries once; whether it is done, or given up.
     pub(super) async fn try_lost_claim(&self, lost: &mut LostClaim) -> bool {
         let Err(error) = self.try_to_keep_one_copy(lost).await else {
+            lost.is_over = true;
             return true;
         };
         lost.failures += 1;
         let is_last = lost.failures == ATTEMPTS_MAX;
+        lost.is_over = is_last;
         let (failures, count) = (lost.failures, lost.documents.len());
         match error {
             LostClaimError::Copies(error) if is_last => {
