@@ -1,4 +1,5 @@
-//! The texts of one row, in one piece of memory: many thousands of rows are held at once, each with a dozen texts.
+//! The texts of one row, in one piece of memory, and another for where its tags end: many thousands of rows are held at once,
+//! each with a dozen texts.
 
 use std::fmt;
 
