@@ -217,7 +217,8 @@ async fn flood_behind_a_lock(
             // Housekeeping may wait for it too, and a committer that connects, before the body is decoded.
             let waiting = "select count(*) from pg_stat_activity where datname = current_database() \
                 and wait_event_type = 'Lock' and application_name like 'log-writer committer%' and query like 'begin%'";
-            (database.number(waiting).await > 0).then_some(())
+            // Or it waits for the committer of late events, which connects while the table is locked.
+            (database.number(waiting).await > 0 || is_waited(address).await).then_some(())
         })
         .await;
         let told = flood(address, kind, connections - 1).await;
@@ -227,6 +228,15 @@ async fn flood_behind_a_lock(
     let held = flood(address, kind, 1);
     let (held, told) = tokio::join!(held, others);
     (held.into_iter().next(), told)
+}
+
+/// Whether a decoded request waits for a committer.
+async fn is_waited(address: SocketAddr) -> bool {
+    let metrics = ask(address, &Request::get("/metrics")).await.expect("an answer").text();
+    let mut lanes = metrics
+        .lines()
+        .filter(|line| line.starts_with("log_writer_requests_waiting{"));
+    lanes.any(|line| !line.ends_with(" 0"))
 }
 
 /// Asks for `/health` without end; `slowest` becomes the slowest answer.
