@@ -37,10 +37,7 @@ async fn what_a_killed_replica_had_claimed_is_delivered_by_the_other() {
     let gate = Gate::new();
     stores.fake.script([Behaviour::Hold(gate)]);
     stores.service.ingest(&fresh(40)).await;
-    eventually("the claim to be sent", SOON, || async {
-        (!stores.fake.bulks().is_empty()).then_some(())
-    })
-    .await;
+    until_sent(&stores).await;
     let other = second(&stores).await;
     stores.service.kill();
     other.until_delivered().await;
@@ -58,15 +55,19 @@ async fn a_second_copy_whose_deletion_is_refused_at_first_is_deleted_later() {
     wakes_after_its_lease(2).await;
 }
 
+async fn until_sent(stores: &FakeStores) {
+    eventually("the claim to be sent", SOON, || async {
+        (!stores.fake.bulks().is_empty()).then_some(())
+    })
+    .await;
+}
+
 /// A replica frozen while it sends forty events; what it sent arrives in a newer index than what the other one sent meanwhile.
 async fn forty_arrive_twice(stores: &FakeStores) {
     let gate = Gate::new();
     stores.fake.script([Behaviour::Hold(gate.clone())]);
     stores.service.ingest(&fresh(40)).await;
-    eventually("the claim to be sent", SOON, || async {
-        (!stores.fake.bulks().is_empty()).then_some(())
-    })
-    .await;
+    until_sent(stores).await;
     stores.service.signal("STOP");
     second(stores).await.until_delivered().await;
     // Else whoever looks for late bulks would delete the second copies.
@@ -94,6 +95,16 @@ async fn wakes_after_its_lease(deletions_refused: usize) {
     stores.assert_delivered_exactly_once(40).await;
 }
 
+/// The frozen one wakes, and its first attempt at the second copies is refused, as all others are.
+async fn wakes_and_cannot_delete(stores: &FakeStores) {
+    stores.fake.refuse_deletions(usize::MAX);
+    stores.service.signal("CONT");
+    eventually("the first look to fail", SOON, || async {
+        stores.service.log().contains("second copies now").then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn second_copies_that_cannot_be_deleted_for_long_keep_no_worker_from_new_events() {
     let stores = FakeStores::start_with(|settings| {
@@ -104,12 +115,7 @@ async fn second_copies_that_cannot_be_deleted_for_long_keep_no_worker_from_new_e
     })
     .await;
     forty_arrive_twice(&stores).await;
-    stores.fake.refuse_deletions(usize::MAX);
-    stores.service.signal("CONT");
-    eventually("the first look to fail", SOON, || async {
-        stores.service.log().contains("second copies now").then_some(())
-    })
-    .await;
+    wakes_and_cannot_delete(&stores).await;
     stores.service.ingest(&fresh(7)).await;
     eventually("new events to be delivered", SOON, || async {
         (stores.fake.documents(STREAM).len() == 87).then_some(())
@@ -127,12 +133,7 @@ async fn second_copies_that_cannot_be_deleted_for_long_keep_no_worker_from_new_e
 async fn a_replica_that_stops_says_what_it_could_not_check_for_second_copies() {
     let mut stores = first().await;
     forty_arrive_twice(&stores).await;
-    stores.fake.refuse_deletions(usize::MAX);
-    stores.service.signal("CONT");
-    eventually("the first look to fail", SOON, || async {
-        stores.service.log().contains("second copies now").then_some(())
-    })
-    .await;
+    wakes_and_cannot_delete(&stores).await;
     stores.service.terminate();
     stores.service.until_ended(Duration::from_secs(40)).await;
     let log = stores.service.log();
@@ -144,10 +145,7 @@ async fn a_replica_that_stops_with_an_unanswered_bulk_and_no_lost_claim_speaks_o
     let mut stores = first().await;
     stores.fake.script([Behaviour::Hold(Gate::new())]);
     stores.service.ingest(&fresh(4)).await;
-    eventually("the claim to be sent", SOON, || async {
-        (!stores.fake.bulks().is_empty()).then_some(())
-    })
-    .await;
+    until_sent(&stores).await;
     stores.service.terminate();
     stores.service.until_ended(Duration::from_secs(40)).await;
     assert!(
@@ -168,10 +166,7 @@ async fn frozen_and_then_refused() -> (FakeStores, Gate) {
         .fake
         .script([Behaviour::Hold(gate.clone()), Behaviour::PartialFailure(refuse)]);
     stores.service.ingest(&fresh(4)).await;
-    eventually("the claim to be sent", SOON, || async {
-        (!stores.fake.bulks().is_empty()).then_some(())
-    })
-    .await;
+    until_sent(&stores).await;
     stores.service.signal("STOP");
     (stores, gate)
 }
@@ -242,10 +237,7 @@ async fn a_terminated_replica_gives_its_claims_back_at_once() {
         .fake
         .always(Some(Behaviour::Reject(503, "unavailable_shards_exception")));
     stores.service.ingest(&fresh(40)).await;
-    eventually("the claim to be sent", SOON, || async {
-        (!stores.fake.bulks().is_empty()).then_some(())
-    })
-    .await;
+    until_sent(&stores).await;
     stores.service.terminate();
     stores.service.until_ended(Duration::from_secs(40)).await;
     stores.fake.always(None);

@@ -113,47 +113,32 @@ impl fmt::Debug for StoredTexts {
 
 impl From<TextColumns<'_>> for StoredTexts {
     fn from(columns: TextColumns<'_>) -> Self {
-        let TextColumns {
-            level,
-            service,
-            host,
-            message,
-            correlation_id,
-            user_id,
-            trace_id,
-            span_id,
-            fields,
-            error_details,
-            performance_metrics,
-            ai_analysis,
-            tags,
-        } = columns;
-        let columns: [_; COLUMN_COUNT] = [
-            Some(level),
-            Some(service),
-            host,
-            Some(message),
-            correlation_id,
-            user_id,
-            trace_id,
-            span_id,
-            fields,
-            error_details,
-            performance_metrics,
-            ai_analysis,
+        let texts: [_; COLUMN_COUNT] = [
+            Some(columns.level),
+            Some(columns.service),
+            columns.host,
+            Some(columns.message),
+            columns.correlation_id,
+            columns.user_id,
+            columns.trace_id,
+            columns.span_id,
+            columns.fields,
+            columns.error_details,
+            columns.performance_metrics,
+            columns.ai_analysis,
         ];
-        let bytes = columns.iter().flatten().chain(&tags).map(|text| text.len()).sum();
+        let bytes = texts.iter().flatten().chain(&columns.tags).map(|text| text.len()).sum();
         let mut all = String::with_capacity(bytes);
         let (mut nulls, mut bit) = (0, 1);
-        let ends = columns.map(|column| {
-            match column {
+        let ends = texts.map(|text| {
+            match text {
                 Some(text) => all.push_str(text),
                 None => nulls |= bit,
             }
             bit <<= 1;
             end_of(&all)
         });
-        let tag_ends = tags.into_iter().map(|tag| {
+        let tag_ends = columns.tags.into_iter().map(|tag| {
             all.push_str(tag);
             end_of(&all)
         });

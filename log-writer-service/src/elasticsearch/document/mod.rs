@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{error::SearchError, json, promoted::Promoted, shape};
 use crate::{
     config,
-    event::{StoredEvent, TextColumns, Timestamp},
+    event::{StoredEvent, Timestamp},
 };
 
 /// Writes documents.
@@ -46,49 +46,35 @@ impl DocumentWriter {
         out.extend_from_slice(b",\"ingested\":");
         push_time(out, event.ingested_at);
         out.push(b'}');
-        let TextColumns {
-            level,
-            service,
-            host,
-            message,
-            correlation_id,
-            user_id,
-            trace_id,
-            span_id,
-            fields,
-            error_details,
-            performance_metrics,
-            ai_analysis,
-            tags,
-        } = event.texts.columns();
-        push_text(out, "level", Some(level));
-        push_text(out, "service", Some(service));
-        if let Some(host) = host {
+        let texts = event.texts.columns();
+        push_text(out, "level", Some(texts.level));
+        push_text(out, "service", Some(texts.service));
+        if let Some(host) = texts.host {
             out.extend_from_slice(b",\"host\":{\"name\":");
             json::push_string(out, host);
             out.push(b'}');
         }
-        push_text(out, "message", Some(message));
-        push_text(out, "correlation_id", correlation_id);
-        push_text(out, "user_id", user_id);
-        push_text(out, "trace_id", trace_id);
-        push_text(out, "span_id", span_id);
+        push_text(out, "message", Some(texts.message));
+        push_text(out, "correlation_id", texts.correlation_id);
+        push_text(out, "user_id", texts.user_id);
+        push_text(out, "trace_id", texts.trace_id);
+        push_text(out, "span_id", texts.span_id);
         push_text(out, "tenant", Some(&event.tenant));
-        push_tags(out, &tags);
-        if let Some(fields) = fields {
+        push_tags(out, &texts.tags);
+        if let Some(fields) = texts.fields {
             self.promoted.push(out, fields);
             out.extend_from_slice(b",\"fields\":");
             shape::push_object(out, fields);
         }
-        if let Some(details) = error_details {
+        if let Some(details) = texts.error_details {
             out.extend_from_slice(b",\"error_details\":");
             shape::push_object(out, details);
         }
-        if let Some(metrics) = performance_metrics {
+        if let Some(metrics) = texts.performance_metrics {
             out.extend_from_slice(b",\"performance_metrics\":");
             shape::push_metrics(out, metrics);
         }
-        if let Some(analysis) = ai_analysis {
+        if let Some(analysis) = texts.ai_analysis {
             out.extend_from_slice(b",\"ai_analysis\":");
             shape::push_object(out, analysis);
         }
