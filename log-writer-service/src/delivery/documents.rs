@@ -72,6 +72,13 @@ impl Document {
     }
 }
 
+/// Memory of one claim for the next: what was given back is mapped and cleared anew, which costs more than writing into it.
+#[derive(Debug, Default)]
+pub(super) struct Spare {
+    documents: Vec<Document>,
+    body: Vec<u8>,
+}
+
 /// One claim: outbox rows of one target and their documents.
 #[derive(Debug)]
 pub(super) struct Claim {
@@ -82,17 +89,25 @@ pub(super) struct Claim {
     pub(super) write_index: Option<String>,
     /// Whether a bulk of it may still come, since it was not answered, or second copies had to stay.
     pub(super) awaits_bulk: bool,
+    /// Of a bulk body that is not needed any more.
+    pub(super) spare_body: Vec<u8>,
 }
 
 impl Claim {
     /// Joins rows and the events read back for them.
-    pub(super) fn new(rows: Vec<OutboxRow>, events: Vec<Vec<StoredEvent>>, bare_tenant: &str) -> Option<Self> {
+    pub(super) fn new(
+        rows: Vec<OutboxRow>,
+        events: Vec<Vec<StoredEvent>>,
+        bare_tenant: &str,
+        spare: Spare,
+    ) -> Option<Self> {
         let target = Arc::clone(&rows.first()?.target);
         // Where the table has no key, an event that is listed may stand in it twice; it is one document.
         let mut listed = HashSet::new();
         let is_listed: Vec<bool> = rows.iter().map(|row| row.open.is_some()).collect();
-        // Reserved: the filter hides how many there are, and documents are large.
-        let mut documents = Vec::with_capacity(events.iter().map(Vec::len).sum());
+        let mut documents = spare.documents;
+        // Exactly: the filter hides how many there are, and documents are large.
+        documents.reserve_exact(events.iter().map(Vec::len).sum());
         let joined = events
             .into_iter()
             .enumerate()
@@ -114,7 +129,20 @@ impl Claim {
             documents,
             write_index: None,
             awaits_bulk: false,
+            spare_body: spare.body,
         })
+    }
+
+    /// What the next claim can use of it; of one with more documents than this, not their memory.
+    pub(super) fn into_spare(mut self, documents_max: usize) -> Spare {
+        self.documents.clear();
+        if self.documents.capacity() > documents_max {
+            self.documents = Vec::new();
+        }
+        Spare {
+            documents: self.documents,
+            body: self.spare_body,
+        }
     }
 
     /// About what each document takes in a bulk, above it for usual events: a body that outgrows its room is copied. That is
@@ -226,5 +254,33 @@ impl Claim {
             };
         }
         settlements
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::worker::tests::rows, *};
+    use crate::event::{StoredTexts, TextColumns};
+
+    fn claim(events: usize, spare: Spare) -> Claim {
+        let event = |number| StoredEvent {
+            id: Uuid::from_u128(number),
+            timestamp: Timestamp(0),
+            ingested_at: Timestamp(0),
+            batch_id: 1,
+            tenant: Arc::from("default"),
+            texts: StoredTexts::from(TextColumns::default()),
+        };
+        let events: Vec<StoredEvent> = (0..).take(events).map(event).collect();
+        Claim::new(rows(&[3], 3), vec![events], "default", spare).unwrap()
+    }
+
+    #[test]
+    fn a_claim_in_memory_of_another_has_its_own_documents_only() {
+        let first = claim(3, Spare::default());
+        let memory = first.documents.as_ptr();
+        let second = claim(2, first.into_spare(3));
+        assert_eq!((second.documents.len(), second.documents.as_ptr()), (2, memory));
+        assert_eq!(second.into_spare(2).documents.capacity(), 0, "it has room for three");
     }
 }

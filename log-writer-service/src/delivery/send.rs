@@ -79,7 +79,10 @@ impl Delivery {
                 Ok(verdicts) => {
                     self.gate.open_cluster();
                     documents_max = limit;
-                    self.judge(claim, body.creates(), &positions, verdicts)?;
+                    let creates = body.creates();
+                    // What `next_bulk` asks for where documents are not large.
+                    claim.spare_body = body.into_memory(self.limits.bytes / 4 * 5);
+                    self.judge(claim, creates, &positions, verdicts)?;
                 }
                 Err(failure) if looks_up && failure.is_unexplained() => {
                     return Err(self.broken(claim, &positions, &failure));
@@ -175,7 +178,7 @@ impl Delivery {
     }
 
     /// Takes documents off the end of `waiting` for one bulk, at least one.
-    fn next_bulk(&self, claim: &Claim, waiting: &mut Vec<usize>, documents_max: usize) -> (BulkBody, Vec<usize>) {
+    fn next_bulk(&self, claim: &mut Claim, waiting: &mut Vec<usize>, documents_max: usize) -> (BulkBody, Vec<usize>) {
         let documents_max = documents_max.min(self.gate.documents()).max(1);
         let has_suspects = self.suspects.has_any();
         let mut body = BulkBody::new(self.targets.naming());
@@ -191,7 +194,8 @@ impl Delivery {
                     body = BulkBody::over_copies();
                 }
                 let each = claim.bytes_each();
-                body.reserve((each * documents_max.min(waiting.len() + 1)).min(self.limits.bytes + each));
+                let bytes = (each * documents_max.min(waiting.len() + 1)).min(self.limits.bytes + each);
+                body.make_room(bytes, std::mem::take(&mut claim.spare_body));
             }
             if !positions.is_empty() && (is_suspect || body.creates() == copy.is_some()) {
                 waiting.push(position);

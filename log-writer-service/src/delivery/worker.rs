@@ -1,6 +1,7 @@
 //! One delivery worker: claim, read back, send, settle, again.
 
 use std::{
+    mem,
     panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
@@ -13,13 +14,21 @@ use tokio::sync::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Delivery, documents::Claim, lost::LostClaim, send::Halt};
+use super::{
+    Delivery,
+    documents::{Claim, Spare},
+    lost::LostClaim,
+    send::Halt,
+};
 use crate::{
     config,
     failpoint::failpoint,
     telemetry::metric,
     timescale::{CLAIM_ROWS_MAX, ClaimRequest, OutboxId, OutboxRow, Settlement, StoreError},
 };
+
+/// Since when there was no claim if, nothing being there to claim, the memory of the last one is given back.
+const SPARE_KEPT: Duration = Duration::from_secs(1);
 
 /// One worker's task.
 pub(super) struct Worker {
@@ -38,6 +47,7 @@ impl Worker {
     /// Delivers until the process stops. What was claimed and not settled by then is released.
     pub(super) async fn run(self) {
         let mut failures = 0_u32;
+        let (mut spare, mut claimed) = (Spare::default(), Instant::now());
         loop {
             tokio::select! {
                 () = self.delivery.mirror.wait_until_ready() => {}
@@ -49,7 +59,7 @@ impl Worker {
             let asked = Instant::now();
             // A panic must stop neither the other workers nor ingest; the claim ends with its lease.
             let step = tokio::select! {
-                step = AssertUnwindSafe(self.step()).catch_unwind() => step,
+                step = AssertUnwindSafe(self.step(&mut spare)).catch_unwind() => step,
                 () = self.delivery.wait_until_cut_off(&self.stopping) => return,
             };
             let Ok(step) = step else {
@@ -60,6 +70,7 @@ impl Worker {
             let (pause, rest) = match step {
                 Ok(true) => {
                     failures = 0;
+                    claimed = Instant::now();
                     continue;
                 }
                 // One that has ended since has kept nothing from being found but what came before its end.
@@ -72,6 +83,9 @@ impl Worker {
                     (self.delivery.gate.pause(failures), None)
                 }
             };
+            if claimed.elapsed() > SPARE_KEPT {
+                spare = Spare::default();
+            }
             let pause = rest.map_or(pause, |until| {
                 pause.min(until.saturating_duration_since(Instant::now()))
             });
@@ -93,7 +107,7 @@ impl Worker {
     }
 
     /// One claim from beginning to end; false if there was nothing to claim.
-    async fn step(&self) -> Result<bool, StoreError> {
+    async fn step(&self, spare: &mut Spare) -> Result<bool, StoreError> {
         let delivery = &self.delivery;
         let mut turns = delivery.turns.lock().await;
         let now = Instant::now();
@@ -129,11 +143,11 @@ impl Worker {
         drop(turns);
         let claims: Vec<(OutboxId, i32)> = rows.iter().map(|row| (row.id, row.attempts)).collect();
         let _renewed = delivery.keep_claims(claims, now);
-        self.deliver(rows).await?;
+        self.deliver(rows, spare).await?;
         Ok(true)
     }
 
-    async fn deliver(&self, rows: Vec<OutboxRow>) -> Result<(), StoreError> {
+    async fn deliver(&self, rows: Vec<OutboxRow>, spare: &mut Spare) -> Result<(), StoreError> {
         let delivery = &self.delivery;
         let _alone = if OutboxRow::bytes_of(&rows) > delivery.settings.claim_bytes_max {
             Some(delivery.oversized.lock().await)
@@ -142,7 +156,7 @@ impl Worker {
         };
         let events = delivery.outbox.read_back(&rows).await?;
         failpoint!("delivery::after_read_back");
-        let Some(mut claim) = Claim::new(rows, events, &self.bare_tenant) else {
+        let Some(mut claim) = Claim::new(rows, events, &self.bare_tenant, mem::take(spare)) else {
             return Ok(());
         };
         let begun = Instant::now();
@@ -156,6 +170,8 @@ impl Worker {
             Ok(lost) => {
                 self.note_lost_claims(&lost);
                 self.keep_one_copy_of(&claim, &lost).await;
+                let documents_max = usize::try_from(delivery.settings.claim_events_max).unwrap_or_default();
+                *spare = claim.into_spare(documents_max);
                 Ok(())
             }
             Err(error) => {
@@ -245,11 +261,12 @@ fn took_all_of_little(rows: &[OutboxRow], settings: &config::Delivery) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::{event::Timestamp, timescale::WorkKind};
 
-    fn rows(events: &[i64], claimable: i64) -> Vec<OutboxRow> {
+    /// Fresh outbox rows of so many events each.
+    pub(in super::super) fn rows(events: &[i64], claimable: i64) -> Vec<OutboxRow> {
         let row = |events: &i64| OutboxRow {
             id: OutboxId(1),
             batch_id: 1,

@@ -83,9 +83,28 @@ impl BulkBody {
         self.ends.push(lines.len());
     }
 
-    /// Makes room for so many bytes at once: growing bit by bit copies all of it again and again.
-    pub fn reserve(&mut self, bytes: usize) {
-        Arc::make_mut(&mut self.lines).reserve(bytes);
+    /// Empties it and makes room for so many bytes, in memory of an earlier one if that is enough: growing bit by bit copies
+    /// all of it again and again.
+    pub fn make_room(&mut self, bytes: usize, mut memory: Vec<u8>) {
+        memory.clear();
+        if memory.capacity() < bytes {
+            // Not grown: that would give twice as much, and copy what nobody needs.
+            drop(memory);
+            memory = Vec::with_capacity(bytes);
+        }
+        self.lines = Arc::new(memory);
+        self.ends.clear();
+    }
+
+    /// Its memory, for [`Self::make_room`] of another. None if it is more than so many bytes, or if the connection still holds
+    /// the lines, as it may after an answer that came before all of them were read.
+    pub fn into_memory(self, bytes_max: usize) -> Vec<u8> {
+        let memory = Arc::try_unwrap(self.lines).unwrap_or_default();
+        if memory.capacity() <= bytes_max {
+            memory
+        } else {
+            Vec::new()
+        }
     }
 
     /// Number of documents.
@@ -179,6 +198,33 @@ mod tests {
                 .contains("require_data_stream=true")
         );
         assert!(!BulkBody::new(Naming::Monthly).path().contains("require_data_stream"));
+    }
+
+    #[test]
+    fn memory_of_a_body_is_used_again_and_nothing_that_was_in_it() {
+        let first = body(Naming::DataStream, &["one".to_owned()]);
+        let (memory, bytes) = (first.lines().as_ptr(), first.bytes());
+        let mut second = BulkBody::new(Naming::DataStream);
+        second.make_room(bytes, first.into_memory(usize::MAX));
+        assert_eq!((second.bytes(), second.lines().as_ptr()), (0, memory));
+        let held = second.lines();
+        let memory = second.into_memory(usize::MAX);
+        assert_eq!(memory.capacity(), 0, "the connection may still read {held:?}");
+    }
+
+    #[test]
+    fn memory_is_neither_grown_nor_kept_beyond_what_is_wanted() {
+        let mut body = BulkBody::new(Naming::DataStream);
+        body.make_room(1_000, Vec::with_capacity(999));
+        assert_eq!(
+            body.clone().into_memory(1_000).capacity(),
+            0,
+            "the other one still has it"
+        );
+        assert_eq!(body.into_memory(1_000).capacity(), 1_000);
+        let mut body = BulkBody::new(Naming::DataStream);
+        body.make_room(1_001, Vec::new());
+        assert_eq!(body.into_memory(1_000).capacity(), 0);
     }
 
     proptest! {
