@@ -292,7 +292,7 @@ async fn a_row_that_is_refused_costs_no_other_row_its_place() {
             .execute("alter table application_logs add constraint no_poison check (message not like 'poison%')")
             .await;
         let mut events = many(0..1_500);
-        events[700].fields = "{not json".to_owned();
+        events[700].fields = "{not json".into();
         events[900].message = "poison".into();
         let mut committer = database.committer("one").await;
         let mut poisoned = request("a", &events);

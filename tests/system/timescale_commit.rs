@@ -61,7 +61,7 @@ async fn a_refused_row_leaves_nothing_of_its_batch_without_bisection() {
     with_database(async |database| {
         let mut committer = database.committer("one").await;
         let mut bad = event(2);
-        bad.fields = "{not json".to_owned();
+        bad.fields = "{not json".into();
         let mut good = request("good", &[event(0), event(1)]);
         let mut poisoned = request("poisoned", &[bad, event(3)]);
         let error = committer

@@ -255,7 +255,7 @@ pub(crate) fn event(number: u32) -> LogEvent<'static> {
         trace_id: None,
         span_id: None,
         tags: vec!["a".into(), "b,\"c\"".into()],
-        fields: r#"{"n": 1}"#.to_owned(),
+        fields: r#"{"n": 1}"#.into(),
         error_details: None,
         performance_metrics: None,
         ai_analysis: None,

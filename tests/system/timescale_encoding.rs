@@ -76,7 +76,7 @@ fn events() -> impl Strategy<Value = LogEvent<'static>> {
             trace_id,
             span_id,
             tags: rest.0,
-            fields: rest.1.unwrap_or_default(),
+            fields: rest.1.unwrap_or_default().into(),
             error_details: rest.2,
             performance_metrics: rest.3,
             ai_analysis: rest.4,
@@ -219,7 +219,7 @@ async fn come_back(written: &[LogEvent<'_>]) {
             assert_eq!(texts.trace_id, event.trace_id.as_deref());
             assert_eq!(texts.span_id, event.span_id.as_deref());
             assert_eq!(texts.tags, event.tags);
-            let fields = Some(event.fields.as_str()).filter(|fields| !fields.is_empty());
+            let fields = Some(&*event.fields).filter(|fields| !fields.is_empty());
             assert_eq!(parsed(texts.fields), parsed(fields));
             assert_eq!(parsed(texts.error_details), parsed(event.error_details.as_deref()));
             assert_eq!(

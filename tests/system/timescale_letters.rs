@@ -270,7 +270,7 @@ async fn a_letter_and_what_it_becomes_change_places_in_one_transaction() {
 
         // Three events: one new, one stored before, one that PostgreSQL refuses.
         let mut poison = event(2);
-        poison.fields = "{not json".to_owned();
+        poison.fields = "{not json".into();
         let mut several = request("x", &[event(1), event(0), poison]);
         several.received = 3;
         let Recommitted::Done(receipt) = recommit(database, &letter, several.clone()).await else {

@@ -11,7 +11,7 @@ const BISECT: CommitMode = CommitMode { bisect: true, ..MODE };
 
 fn poisoned(number: u32) -> LogEvent<'static> {
     LogEvent {
-        fields: format!("{{\"n\":{number}, not json"),
+        fields: format!("{{\"n\":{number}, not json").into(),
         ..event(number)
     }
 }
@@ -20,7 +20,7 @@ fn poisoned(number: u32) -> LogEvent<'static> {
 fn depth_bomb(number: u32) -> LogEvent<'static> {
     let depth = 100_000;
     LogEvent {
-        fields: "[".repeat(depth) + &"]".repeat(depth),
+        fields: ("[".repeat(depth) + &"]".repeat(depth)).into(),
         ..event(number)
     }
 }

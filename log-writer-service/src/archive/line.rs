@@ -140,7 +140,7 @@ pub(super) fn read<'a>(line: &'a [u8], tenant: &Arc<str>) -> Result<Read<'a>, St
         trace_id: line.trace_id,
         span_id: line.span_id,
         tags: line.tags,
-        fields: json(line.fields).unwrap_or_default(),
+        fields: json(line.fields).unwrap_or_default().into(),
         error_details: json(line.error_details),
         performance_metrics: json(line.performance_metrics),
         ai_analysis: json(line.ai_analysis),

@@ -59,6 +59,8 @@ pub(super) struct Fields<'a> {
     sanitized: bool,
     /// The sender's own `fields` object, merged at the end.
     sent: Option<(Kept<'a>, &'a str)>,
+    /// The same, where it can be stored as it stands and nothing else is in `out`.
+    plain: Option<&'a str>,
 }
 
 impl<'a> Fields<'a> {
@@ -69,6 +71,7 @@ impl<'a> Fields<'a> {
             depth_max,
             sanitized: false,
             sent: None,
+            plain: None,
         }
     }
 
@@ -96,6 +99,9 @@ impl<'a> Fields<'a> {
     }
 
     fn separate(&mut self) {
+        if let Some(open) = self.plain.take().and_then(|object| object.strip_suffix('}')) {
+            self.out.push_str(open);
+        }
         if self.out.is_empty() {
             self.out.reserve(self.expected);
             self.out.push('{');
@@ -110,9 +116,7 @@ impl<'a> Fields<'a> {
             return;
         };
         if self.out.is_empty() && self.is_plain(&member, object) {
-            self.out = object.to_owned();
-            // The notes may follow.
-            self.out.pop();
+            self.plain = Some(object);
             return;
         }
         if self.collides(object) {
@@ -160,13 +164,16 @@ impl<'a> Fields<'a> {
     }
 
     /// Ends the object; an empty text if there is nothing in it.
-    pub(super) fn finish(mut self, notes: &Notes<'_>, wrapper: Option<&str>) -> String {
+    pub(super) fn finish(mut self, notes: &Notes<'_>, wrapper: Option<&str>) -> Cow<'a, str> {
         self.merge();
         self.write_notes(notes, wrapper);
+        if let Some(object) = self.plain {
+            return Cow::Borrowed(object);
+        }
         if !self.out.is_empty() {
             self.out.push('}');
         }
-        self.out
+        Cow::Owned(self.out)
     }
 
     fn write_notes(&mut self, notes: &Notes<'_>, wrapper: Option<&str>) {

@@ -91,7 +91,7 @@ pub struct LogEvent<'a> {
     /// Empty is stored as null.
     pub tags: Vec<Cow<'a, str>>,
     /// JSON object text of everything else; empty string for none.
-    pub fields: String,
+    pub fields: Cow<'a, str>,
     /// JSON object text.
     pub error_details: Option<String>,
     /// JSON object text; numbers where the sender's values can be read as numbers.

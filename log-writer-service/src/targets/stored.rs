@@ -108,7 +108,7 @@ fn assert_storable(event: &LogEvent<'_>, depth_max: usize) {
 
 fn columns<'e>(event: &'e LogEvent<'_>) -> [Option<&'e str>; 4] {
     [
-        Some(event.fields.as_str()).filter(|fields| !fields.is_empty()),
+        Some(&*event.fields).filter(|fields| !fields.is_empty()),
         event.error_details.as_deref(),
         event.performance_metrics.as_deref(),
         event.ai_analysis.as_deref(),

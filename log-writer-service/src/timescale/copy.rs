@@ -114,7 +114,7 @@ impl EncodedRows {
         put_text(out, event.trace_id.as_deref());
         put_text(out, event.span_id.as_deref());
         put_text_array(out, event.tags.iter().map(|tag| tag.as_bytes()));
-        put_jsonb(out, Some(event.fields.as_str()).filter(|fields| !fields.is_empty()));
+        put_jsonb(out, Some(&*event.fields).filter(|fields| !fields.is_empty()));
         put_jsonb(out, event.error_details.as_deref());
         put_jsonb(out, event.performance_metrics.as_deref());
         put_jsonb(out, event.ai_analysis.as_deref());
@@ -377,7 +377,7 @@ mod tests {
             trace_id: None,
             span_id: None,
             tags: vec!["a".into(), "".into()],
-            fields: "{}".to_owned(),
+            fields: "{}".into(),
             error_details: None,
             performance_metrics: None,
             ai_analysis: None,
@@ -434,7 +434,7 @@ mod tests {
             &LogEvent {
                 level: Level::Info,
                 tags: Vec::new(),
-                fields: String::new(),
+                fields: "".into(),
                 ..event()
             },
             Timestamp(0),
@@ -463,7 +463,7 @@ mod tests {
         let mut rows = EncodedRows::new();
         rows.push(
             &LogEvent {
-                fields: "{broken".to_owned(),
+                fields: "{broken".into(),
                 ..event()
             },
             Timestamp(0),

@@ -4,7 +4,7 @@
 //! would meet is met here, and what is met by some bodies alone is not. COMMIT is tried with nothing but zeros for the
 //! books: it may wait for a standby that is not there.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use sqlx::Executor;
 use uuid::Uuid;
@@ -49,7 +49,7 @@ pub(super) async fn rehearse(
         trace_id: None,
         span_id: None,
         tags: Vec::new(),
-        fields: String::new(),
+        fields: Cow::default(),
         error_details: None,
         performance_metrics: None,
         ai_analysis: None,

@@ -129,7 +129,7 @@ proptest! {
         let first = normaliser.normalise(object(&text), &arrival());
         prop_assert_eq!(&first, &normaliser.normalise(object(&text), &arrival()));
         let Ok(event) = first else { return Ok(()) };
-        for json in [Some(event.fields.as_str()).filter(|fields| !fields.is_empty()), event.error_details.as_deref(),
+        for json in [Some(&*event.fields).filter(|fields| !fields.is_empty()), event.error_details.as_deref(),
             event.performance_metrics.as_deref(), event.ai_analysis.as_deref()].into_iter().flatten() {
             prop_assert!(serde_json::from_str::<Value>(json).unwrap().is_object());
         }
@@ -149,7 +149,7 @@ proptest! {
         let text = format!("{{\"{name}\":{}}}", shape.replace('@', &parts.concat()));
         let normaliser = &*LIBERAL;
         let event = normaliser.normalise(object(&text), &arrival()).unwrap();
-        for json in [Some(&event.fields), event.error_details.as_ref(), event.performance_metrics.as_ref(), event.ai_analysis.as_ref()].into_iter().flatten() {
+        for json in [Some(&*event.fields), event.error_details.as_deref(), event.performance_metrics.as_deref(), event.ai_analysis.as_deref()].into_iter().flatten() {
             if !json.is_empty() {
                 // serde_json's strings refuse lone surrogates, as `jsonb` does.
                 let value: Value = serde_json::from_str(json).unwrap();

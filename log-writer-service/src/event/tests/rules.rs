@@ -24,7 +24,7 @@ fn an_empty_event_gets_the_defaults() {
         (event.timestamp, event.claimed_time, event.own_id),
         (ARRIVAL, None, None)
     );
-    assert_eq!((event.fields.as_str(), &*event.tenant), ("", "default"));
+    assert_eq!((&*event.fields, &*event.tenant), ("", "default"));
 }
 
 #[test]
@@ -125,6 +125,20 @@ fn messages_that_are_no_text_are_kept_as_json() {
         json!({"message":"false","fields":{"msg":"m"}}),
     );
     check(r#"{"message":null,"msg":"m"}"#, json!({"message":"m"}));
+}
+
+#[test]
+fn a_plain_fields_object_is_not_copied_unless_something_is_noted_after_it() {
+    let normaliser = normaliser(|_| {});
+    let text = r#"{"message":"m","fields":{ "a":1, "b":"x" }}"#;
+    let event = normaliser.normalise(object(text), &arrival()).unwrap();
+    assert!(
+        matches!(event.fields, Cow::Borrowed(r#"{ "a":1, "b":"x" }"#)),
+        "{event:?}"
+    );
+    let text = r#"{"timestamp":"2026-11-20T12:00:00.123456789Z","fields":{ "a":1, "b":"x" }}"#;
+    let event = normaliser.normalise(object(text), &arrival()).unwrap();
+    assert_eq!(event.fields, r#"{ "a":1, "b":"x" ,"_log_writer":{"nanos":789}}"#);
 }
 
 #[test]
