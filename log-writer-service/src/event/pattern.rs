@@ -31,32 +31,39 @@ pub fn mask(message: &str) -> String {
         .unwrap_or_default()
         .trim();
     let mut masked = String::with_capacity(line.len());
+    // What is kept as it is gets copied when something is masked after it.
+    let mut unmasked = line;
     let mut rest = line;
-    let mut before = None;
     while let Some(first) = rest.chars().next() {
+        let before = line.get(..line.len() - rest.len()).unwrap_or_default();
         let (length, mask) = next_part(rest, first, before);
         let (part, after) = rest
             .split_at_checked(length.max(first.len_utf8()))
             .unwrap_or((rest, ""));
-        match mask {
-            Some(mask) => masked.push_str(mask),
-            None => mask_word(part, &mut masked),
+        if mask.is_some() || part.bytes().any(|byte| byte.is_ascii_digit()) {
+            let kept = unmasked.len() - rest.len();
+            masked.push_str(unmasked.get(..kept).unwrap_or_default());
+            match mask {
+                Some(mask) => masked.push_str(mask),
+                None => mask_word(part, &mut masked),
+            }
+            unmasked = after;
         }
-        before = part.chars().next_back();
         rest = after;
     }
+    masked.push_str(unmasked);
     masked
 }
 
 /// How many bytes belong together at the start of `rest`, and what stands for them if they are no word.
-fn next_part(rest: &str, first: char, before: Option<char>) -> (usize, Option<&'static str>) {
-    let opens = before.is_none_or(|before| !before.is_alphanumeric());
+fn next_part(rest: &str, first: char, before: &str) -> (usize, Option<&'static str>) {
+    let opens = || !before.ends_with(char::is_alphanumeric);
     match first {
-        '"' | '\'' | '`' if opens => match quoted(rest, first) {
+        '"' | '\'' | '`' if opens() => match quoted(rest, first) {
             Some(length) => (length, Some("<str>")),
             None => (first.len_utf8(), None),
         },
-        '/' if opens && before != Some('/') && rest.chars().nth(1).is_some_and(is_of_path) => {
+        '/' if opens() && !before.ends_with('/') && rest.chars().nth(1).is_some_and(is_of_path) => {
             (until(rest, |c| !is_of_path(c) && c != '/'), Some("<path>"))
         }
         _ if first.is_alphanumeric() => {
@@ -82,11 +89,8 @@ fn quoted(rest: &str, quote: char) -> Option<usize> {
     (!goes_on).then_some(end)
 }
 
-/// Appends a word, or what stands for it.
+/// Appends what stands for a word with digits.
 fn mask_word(word: &str, masked: &mut String) {
-    if !word.bytes().any(|byte| byte.is_ascii_digit()) {
-        return masked.push_str(word);
-    }
     let bare = word.trim_end_matches(['.', '-', ':', '_']);
     let tail = word.get(bare.len()..).unwrap_or_default();
     if is_uuid(bare) {
@@ -191,6 +195,7 @@ mod tests {
             ("deadbeef cafe", "deadbeef cafe"),
             ("first line 1\nsecond 2", "first line <num>"),
             ("Überlauf 5 in größe", "Überlauf <num> in größe"),
+            ("é'a' é/b é \"ü\" 7", "é'a' é/b é <str> <num>"),
             ("", ""),
         ] {
             assert_eq!(mask(message), expected, "of {message:?}");
