@@ -6,6 +6,7 @@ use sqlx::{Connection as _, PgConnection, types::Json};
 
 use super::{
     Bench, PER_REQUEST, PER_TRANSACTION,
+    commit::Commits,
     ground::{Ground, Sample},
     load::{self, Times, share},
 };
@@ -26,6 +27,8 @@ pub enum Leg {
     Ours(usize),
     /// Binary COPY of [`PER_REQUEST`] rows a transaction over one connection.
     SingleCopy,
+    /// The service's transactions of [`PER_REQUEST`] events over one connection, without the service.
+    SingleCommit,
     /// Requests of [`PER_REQUEST`] events over one connection.
     SingleOurs,
 }
@@ -53,6 +56,7 @@ impl Leg {
             Self::Vector => format!("Vector's statement, {PER_REQUEST} rows, 5 connections"),
             Self::Ours(connections) => format!("service, {PER_REQUEST} events a request, {connections} connections"),
             Self::SingleCopy => format!("raw COPY, {PER_REQUEST} rows a transaction, 1 connection"),
+            Self::SingleCommit => format!("the service's commit of {PER_REQUEST} rows alone, 1 connection"),
             Self::SingleOurs => format!("service, {PER_REQUEST} events a request, 1 connection"),
         }
     }
@@ -91,14 +95,17 @@ impl Bench {
         service.signal(if leg.is_ours() { "CONT" } else { "STOP" });
         let memory = Process::of(service.pid()).watch_memory();
         let requests = match leg {
-            Leg::SingleCopy | Leg::SingleOurs => SINGLE_MAX.min(self.requests.len()),
+            Leg::SingleCopy | Leg::SingleCommit | Leg::SingleOurs => SINGLE_MAX.min(self.requests.len()),
             Leg::Copy | Leg::Vector | Leg::Ours(_) => self.requests.len(),
         };
         let events = requests * PER_REQUEST;
+        let single = if leg == Leg::SingleCommit { requests } else { 0 };
+        let commits = Commits::of(&self.requests[..single], self.ground.database.url())?;
         let work = async {
             match leg {
                 Leg::Copy => self.copy(PER_TRANSACTION, 2, events).await,
                 Leg::SingleCopy => self.copy(PER_REQUEST, 1, events).await,
+                Leg::SingleCommit => commits.run().await,
                 Leg::Vector => self.vector(5).await,
                 Leg::Ours(connections) => load::send(service.address(), &self.requests, connections).await,
                 Leg::SingleOurs => load::send(service.address(), &self.requests[..requests], 1).await,

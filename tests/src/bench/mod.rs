@@ -2,11 +2,12 @@
 //!
 //! [`Bench`] keeps a service and what every leg writes: [`events`] as bodies, and the rows that these became, read back from
 //! the table, so that all legs store the same. [`legs`] are the things compared, [`load`] sends
-//! bodies, [`meter`] counts processor time, [`report`] says what came out.
+//! bodies, [`commit`] commits them without the service, [`meter`] counts processor time, [`report`] says what came out.
 //!
 //! What takes longer (`make bench-full`): [`growth`] (the same at one size after the other), [`stores`] (both stores at a
 //! rate that is held), [`replicas`] (two of them); [`full`] keeps what they showed, [`plots`] draws it.
 
+mod commit;
 pub mod events;
 pub mod full;
 pub mod ground;

@@ -62,7 +62,13 @@ async fn main() -> Result<()> {
     let bench = Bench::prepare(&program, &options.database_url, options.events).await?;
     let instructions = instructions.iter().flat_map(|text| text.lines()).map(str::to_owned);
     let mut report = Report::begin(&bench, &program.to_string_lossy(), instructions.collect()).await;
-    let mut legs = vec![Leg::Copy, Leg::Vector, Leg::SingleCopy, Leg::SingleOurs];
+    let mut legs = vec![
+        Leg::Copy,
+        Leg::Vector,
+        Leg::SingleCopy,
+        Leg::SingleCommit,
+        Leg::SingleOurs,
+    ];
     legs.extend(options.connections.iter().map(|count| Leg::Ours(*count)));
     for round in 1..=options.rounds {
         // Whatever one leg leaves to the next, it is not always the same two.
