@@ -204,15 +204,18 @@ impl TestDatabase {
 
     /// A connection that may take its time, and no jobs beside it.
     async fn without_jobs(&self) -> PgConnection {
+        self.stop_jobs().await;
         let mut connection = self.bystander().await;
-        for statement in [
-            "select _timescaledb_functions.stop_background_workers()",
-            // Many days at once take longer than a statement of the service may.
-            "set statement_timeout = 0",
-        ] {
-            connection.execute(statement).await.expect(statement);
-        }
+        // Many days at once take longer than a statement of the service may.
+        let statement = "set statement_timeout = 0";
+        connection.execute(statement).await.expect(statement);
         connection
+    }
+
+    /// Ends TimescaleDB's own jobs in this database, and lets none begin.
+    pub(crate) async fn stop_jobs(&self) {
+        self.execute("select _timescaledb_functions.stop_background_workers()")
+            .await;
     }
 
     /// Waits until a query answers true, at most ten seconds.

@@ -5,15 +5,12 @@ use log_writer_service::timescale::migrate;
 use sqlx::{Row, postgres::PgRow};
 
 /// Runs a test in a migrated database whose rows it writes by SQL: the books know nothing of them.
-/// Without TimescaleDB's own jobs: one that begins between two of the migrations still counts the newest events first, and
+/// TimescaleDB's own jobs end before: one that began between two of the migrations still counts the newest events first, and
 /// leaves older ones out until it comes to them.
 async fn with_events(insert: &str, test: impl AsyncFnOnce(&TestDatabase)) {
     with_empty_database(async |database| {
-        database.execute("create extension timescaledb").await;
-        database
-            .execute("select _timescaledb_functions.stop_background_workers()")
-            .await;
         migrate(&database.settings).await.expect("the migrations run");
+        database.stop_jobs().await;
         database.execute(insert).await;
         test(database).await;
     })

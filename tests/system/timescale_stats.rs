@@ -240,11 +240,11 @@ async fn counts_are_whole_while_the_jobs_catch_up() {
         if !is_community(database).await {
             return;
         }
-        // Each run a few of many batches; none before there are events.
+        // None before there are events; then each run a few of many batches.
+        database.stop_jobs().await;
         database
             .execute(
-                "select _timescaledb_functions.stop_background_workers();
-                 select alter_job(job_id, config => config || '{\"max_batches_per_execution\": 4}')
+                "select alter_job(job_id, config => config || '{\"max_batches_per_execution\": 4}')
                  from timescaledb_information.jobs where proc_name = 'policy_refresh_continuous_aggregate'",
             )
             .await;
