@@ -199,24 +199,24 @@ async fn connections_beyond_the_limit_are_closed_and_those_within_are_served() {
     let target = Target::start_with(|settings| {
         settings
             .set("http.header_timeout", "5s")
-            .set("http.connections_max", "300")
+            .set("http.connections_max", "30")
     })
     .await;
-    let served = async || {
+    let is_served = async || {
         let answer = send(target.service.address(), &Request::get("/health")).await;
         answer.is_ok_and(|answer| answer.status == 200)
     };
     let mut held = Vec::new();
-    for _ in 0..300 {
-        held.push(target.connect().await);
+    // On a slow machine the first of them may be closed before the last one is there; then there are more to open.
+    let started = Instant::now();
+    while is_served().await {
+        assert!(started.elapsed() < SOON, "{} connections, none refused", held.len());
+        for _ in 0..30 {
+            held.push(target.connect().await);
+        }
     }
-    let mut refused = 0;
-    for _ in 0..50 {
-        refused += i32::from(!served().await);
-    }
-    assert!(refused > 0, "350 connections at once, of 300");
     eventually("silent ones to be closed and others to be served", SOON, || async {
-        served().await.then_some(())
+        is_served().await.then_some(())
     })
     .await;
     for stream in &mut held {
