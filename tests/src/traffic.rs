@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -41,6 +41,7 @@ pub struct Seen {
 #[derive(Debug)]
 pub struct Traffic {
     stopped: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicU64>,
     senders: Vec<JoinHandle<Seen>>,
 }
 
@@ -49,21 +50,34 @@ impl Traffic {
     #[must_use]
     pub fn start<F: Fn() -> Value + Send + Sync + 'static>(address: SocketAddr, senders: usize, event: F) -> Self {
         let (stopped, event) = (Arc::new(AtomicBool::new(false)), Arc::new(event));
+        let acknowledged = Arc::new(AtomicU64::new(0));
         let senders = (0..senders)
             .map(|_| {
                 let (stopped, event) = (Arc::clone(&stopped), Arc::clone(&event));
+                let acknowledged = Arc::clone(&acknowledged);
                 tokio::spawn(async move {
                     let mut seen = Seen::default();
                     let mut pace = tokio::time::interval(PACE);
                     while !stopped.load(Ordering::Relaxed) {
                         pace.tick().await;
                         deliver(address, &Request::json(&json!([event()])), &mut seen).await;
+                        acknowledged.fetch_add(1, Ordering::Relaxed);
                     }
                     seen
                 })
             })
             .collect();
-        Self { stopped, senders }
+        Self {
+            stopped,
+            acknowledged,
+            senders,
+        }
+    }
+
+    /// Requests that were answered 200 so far.
+    #[must_use]
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged.load(Ordering::Relaxed)
     }
 
     /// Lets every sender finish what it has begun.
