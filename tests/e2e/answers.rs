@@ -244,21 +244,25 @@ async fn a_client_that_leaves_cancels_nothing_that_was_begun() {
 #[tokio::test]
 async fn sigterm_answers_everything_begun_and_nothing_acknowledged_is_lost() {
     let mut stores = RealStores::start().await;
-    let address = stores.service.address();
     let requests: Vec<Request> = (0..40).map(|_| Request::json(&fresh(20))).collect();
-    let mut connections = Vec::new();
-    for request in &requests {
-        let mut connection = Connection::open(address).await.expect("it listens");
-        connection.write(&request.encode()).await.expect("it reads");
-        connections.push(connection);
-    }
-    // One is known to be in the middle of its work, so that the signal meets running requests.
-    let first = connections[0].answer(false).await.expect("an answer");
+    // Nothing is committed before the signal, so that it meets them all.
+    let mut lock = stores.database.pool().begin().await.expect("a transaction");
+    sqlx::query("lock table log_writer.requests")
+        .execute(&mut *lock)
+        .await
+        .expect("the lock");
+    let mut connections = stores.service.send_begun(&requests).await;
+    stores.service.until_held(&stores.database).await;
     stores.service.terminate();
-    let answers = join_all(connections[1..].iter_mut().map(|connection| connection.answer(false))).await;
+    eventually("the signal to be seen", SOON, || {
+        future::ready(stores.service.log().contains("shutting down").then_some(()))
+    })
+    .await;
+    lock.rollback().await.expect("the lock is given back");
+    let answers = join_all(connections.iter_mut().map(|connection| connection.answer(false))).await;
     let status = stores.service.until_ended(Duration::from_secs(40)).await;
     assert!(status.success(), "SIGTERM ends it cleanly: {status}");
-    let mut acknowledged = 20 * u64::from(first.status == 200);
+    let mut acknowledged = 0;
     for answer in answers {
         match answer {
             Ok(answer) if answer.status == 200 => acknowledged += answer.receipt().committed,
@@ -266,6 +270,7 @@ async fn sigterm_answers_everything_begun_and_nothing_acknowledged_is_lost() {
             Err(error) => panic!("a request that was sent before the signal has no answer: {error}"),
         }
     }
+    assert!(acknowledged > 0, "one was held when the signal came");
     let rows = stores
         .database
         .number("select count(*) from public.application_logs")
