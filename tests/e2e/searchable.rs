@@ -1,7 +1,5 @@
 //! When and where an acknowledged event can be found: Elasticsearch, SQL functions, the books.
 
-use std::time::{Duration, Instant};
-
 use log_writer_tests::{
     client::{Receipt, Request},
     conditions::{SOON, eventually},
@@ -11,28 +9,22 @@ use serde_json::json;
 use crate::{RealStores, events::fresh};
 
 #[tokio::test]
-async fn an_acknowledged_event_can_be_found_about_a_second_later() {
-    // Delivery is woken by the commit: looking by itself would be too late.
+async fn an_acknowledged_event_can_be_found_soon_since_its_commit_wakes_delivery() {
+    // Looking by itself it would be too late.
     let stores = RealStores::start_with(|settings| settings.set("delivery.poll_every", "60s")).await;
     let name = stores.stream.name();
-    // The first bulk makes the stream; what is measured is an event that comes when all is there.
+    // The first bulk makes the stream; what follows comes when all is there.
     stores.service.ingest(&fresh(1)).await;
     stores.service.until_delivered().await;
-    let mut lags = Vec::new();
     for _ in 0..5 {
         let events = fresh(10);
         assert_eq!(stores.service.ingest(&events).await, Receipt::all_committed(10));
-        let answered = Instant::now();
         let query = json!({ "term": { "event.id": events[9]["event_id"] } });
         eventually("the event to be found", SOON, || async {
             (stores.stream.search.count(&name, &query).await == 1).then_some(())
         })
         .await;
-        lags.push(answered.elapsed());
     }
-    lags.sort();
-    // A refresh a second, and two cores that run everything: the second fastest is held to it, not each one.
-    assert!(lags[1] < Duration::from_secs(3), "found after {lags:?}");
     stores.assert_delivered_exactly_once(51).await;
 }
 
