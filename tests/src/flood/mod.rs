@@ -163,9 +163,10 @@ pub async fn large_bodies(place: Place<'_>, connections: usize, body_bytes: usiz
                 }
             }
         };
+        let mut healthy = 0;
         let (held, others) = tokio::select! {
             told = stalled => told,
-            () = ask_for_health(service.address(), &mut slowest_health) => unreachable!("it never ends"),
+            () = ask_for_health(service.address(), &mut slowest_health, &mut healthy) => unreachable!("it never ends"),
         };
         take_all(&service, std::slice::from_ref(kind)).await;
         // `http.connections_max` is for one flood, and so is what is promised.
@@ -178,6 +179,7 @@ pub async fn large_bodies(place: Place<'_>, connections: usize, body_bytes: usiz
             stall,
             held,
             others,
+            healthy,
         });
     }
     let (_, peak) = service.memory();
@@ -239,13 +241,14 @@ async fn is_waited(address: SocketAddr) -> bool {
     lanes.any(|line| !line.ends_with(" 0"))
 }
 
-/// Asks for `/health` without end; `slowest` becomes the slowest answer.
-async fn ask_for_health(address: SocketAddr, slowest: &mut Duration) {
+/// Asks for `/health` without end; `slowest` becomes the slowest answer, `answered` how many there were.
+async fn ask_for_health(address: SocketAddr, slowest: &mut Duration, answered: &mut usize) {
     loop {
         let start = Instant::now();
         let answer = ask(address, &Request::get("/health")).await.expect("an answer");
         assert_eq!(answer.status, 200);
         *slowest = start.elapsed().max(*slowest);
+        *answered += 1;
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
