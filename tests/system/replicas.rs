@@ -212,8 +212,10 @@ async fn documents_of_a_frozen_replica_that_arrive_before_they_are_refused_to_an
 
 #[tokio::test]
 async fn two_replicas_deliver_each_event_once() {
-    let stores = first().await;
-    let other = second(&stores).await;
+    // Nobody dies here: no lease is to end before its bulk is answered.
+    let patient = |settings: Settings| settings.set("delivery.lease", "10m").set("delivery.renew_every", "1m");
+    let stores = FakeStores::start_with(patient).await;
+    let other = Service::start(patient(settings_of_second(&stores))).await;
     for _ in 0..20 {
         stores.service.ingest(&fresh(30)).await;
         other.ingest(&fresh(30)).await;
