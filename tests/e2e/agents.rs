@@ -46,7 +46,7 @@ impl WithReader {
         Settings::new(self.database.url(), "http://127.0.0.1:1", "house")
             .set("elasticsearch.enabled", "false")
             .set("api.database_url", &url)
-            .set("api.statement_timeout", "3s")
+            .set("api.statement_timeout", "30s")
             .set("api.rows_max", "50")
     }
 
@@ -206,7 +206,6 @@ async fn misuse_run_sql(agent: &Agent) {
         ),
         ("select * from log_writer.dead_letters", "permission denied"),
         ("select lo_create(0)", "read-only transaction"),
-        ("select pg_sleep(5)", "longer than api.statement_timeout"),
         ("selec 1", "syntax error"),
     ] {
         let (failed, text) = call(agent, "run_sql", json!({"sql": sql})).await;
@@ -264,6 +263,22 @@ async fn an_agent_can_use_every_tool_by_http_and_by_stdio_and_write_with_none() 
         use_every_tool(&agent).await;
         misuse_run_sql(&agent).await;
         read_resources(&agent).await;
+        agent.cancel().await.expect("the end");
+    }
+    drop(service);
+    reader.end().await;
+}
+
+#[tokio::test]
+async fn a_question_of_an_agent_ends_at_its_time_limit() {
+    let reader = WithReader::create().await;
+    let settings = reader.settings().set("api.statement_timeout", "1s");
+    let service = Service::start(settings.clone()).await;
+    reader.grant().await;
+    let folder = TempDir::with_prefix("log-writer-agent-").expect("a folder");
+    for agent in [by_http(&service, folder.path()).await, by_stdio(&settings).await] {
+        let (failed, text) = call(&agent, "run_sql", json!({"sql": "select pg_sleep(60)"})).await;
+        assert!(failed && text.contains("longer than api.statement_timeout"), "{text}");
         agent.cancel().await.expect("the end");
     }
     drop(service);

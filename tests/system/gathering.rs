@@ -1,6 +1,12 @@
 //! Small claims are gathered, and nothing waits for it that need not.
 
-use log_writer_tests::{client::Receipt, service::Settings};
+use std::time::Duration;
+
+use log_writer_tests::{
+    client::Receipt,
+    conditions::{SOON, eventually},
+    service::Settings,
+};
 
 use crate::{FakeStores, fresh};
 
@@ -34,12 +40,17 @@ async fn a_stream_that_rests_keeps_no_other_waiting() {
 
 #[tokio::test]
 async fn what_comes_while_a_stream_rests_goes_into_one_bulk() {
-    let stores = FakeStores::start_with(|settings| settings.set("delivery.linger", "20s")).await;
+    let linger = Duration::from_secs(40);
+    let stores = FakeStores::start_with(|settings| settings.set("delivery.linger", "40s")).await;
     stores.service.ingest(&fresh(5)).await;
     stores.service.until_delivered().await;
     for _ in 0..10 {
         assert_eq!(stores.service.ingest(&fresh(5)).await, Receipt::all_committed(5));
     }
+    eventually("the rest to end", linger + SOON, || async {
+        (stores.fake.bulks().len() > 1).then_some(())
+    })
+    .await;
     stores.assert_delivered_exactly_once(55).await;
     let sizes: Vec<usize> = stores.fake.bulks().iter().map(|bulk| bulk.items.len()).collect();
     assert_eq!(sizes, [5, 50]);

@@ -218,9 +218,9 @@ impl TestDatabase {
             .await;
     }
 
-    /// Waits until a query answers true, at most ten seconds.
+    /// Waits until a query answers true.
     pub(crate) async fn until(&self, sql: &str) {
-        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        let deadline = std::time::Instant::now() + log_writer_tests::conditions::SOON;
         while !sqlx::query_scalar::<_, bool>(sql)
             .fetch_one(&self.pool)
             .await

@@ -244,16 +244,14 @@ async fn a_standby_is_unavailable() {
 async fn a_small_copy_over_tcp_costs_round_trips_and_not_a_delayed_acknowledgement() {
     with_database(async |database| {
         let mut committer = database.committer("one").await;
-        let mut commits = Vec::new();
+        let mut plain = database.bystander().await;
+        let (mut commits, mut inserts) = (Vec::new(), Vec::new());
+        // In turn: whatever else the machine does then, it does to both.
         for number in 0..30 {
             let mut small = request(&format!("small {number}"), &[event(number)]);
             let begun = Instant::now();
             committer.commit(&mut [&mut small], &MODE).await.expect("committed");
             commits.push(begun.elapsed());
-        }
-        let mut plain = database.bystander().await;
-        let mut inserts = Vec::new();
-        for number in 0..30_i64 {
             let begun = Instant::now();
             // As many round trips and one flush, without COPY.
             for sql in [
@@ -267,7 +265,7 @@ async fn a_small_copy_over_tcp_costs_round_trips_and_not_a_delayed_acknowledgeme
                 plain.execute(sql).await.expect(sql);
             }
             sqlx::query("insert into log_writer.requests (digest, batch_id, received) values (int8send($1), 0, 0)")
-                .bind(number)
+                .bind(i64::from(number))
                 .execute(&mut plain)
                 .await
                 .expect("inserted");

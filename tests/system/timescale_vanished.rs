@@ -30,7 +30,7 @@ const LEASE: Duration = Duration::from_secs(60);
 /// Calls that wait at once, each on a connection of its own.
 const CALLS: u8 = 11;
 
-/// A pool whose connections, once frozen, hold every byte back.
+/// A pool whose connections are all made and, once frozen, hold every byte back.
 async fn freezable_pool(database: &TestDatabase, frozen: &Arc<AtomicBool>) -> PgPool {
     let options = database.pool.connect_options();
     let server = (options.get_host().to_owned(), options.get_port());
@@ -47,10 +47,17 @@ async fn freezable_pool(database: &TestDatabase, frozen: &Arc<AtomicBool>) -> Pg
             tokio::spawn(pass_on(from_server, to_client, Arc::clone(&frozen)));
         }
     });
-    PgPoolOptions::new()
+    let pool = PgPoolOptions::new()
         .max_connections(CALLS.into())
         .acquire_timeout(Duration::from_secs(5))
-        .connect_lazy_with((*options).clone().host("127.0.0.1").port(port))
+        .connect_lazy_with((*options).clone().host("127.0.0.1").port(port));
+    // All at once, a slow machine would not make them within that time.
+    let mut connected = Vec::new();
+    for _ in 0..CALLS {
+        connected.push(pool.acquire().await.expect("connected"));
+    }
+    drop(connected);
+    pool
 }
 
 async fn pass_on(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, frozen: Arc<AtomicBool>) {
