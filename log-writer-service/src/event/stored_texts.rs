@@ -11,12 +11,16 @@ const COLUMN_COUNT: usize = 12;
 pub struct StoredTexts {
     /// In the order of [`TextColumns`].
     all: String,
-    /// Where each column but the tags ends.
-    ends: [u32; COLUMN_COUNT],
+    ends: Ends,
+}
+
+/// Where each text ends among all of them.
+#[derive(Clone, PartialEq)]
+struct Ends {
+    columns: [u32; COLUMN_COUNT],
     /// Whether the column is null, bit by bit from the lowest.
     nulls: u16,
-    /// Where each tag ends.
-    tag_ends: Box<[u32]>,
+    tags: Box<[u32]>,
 }
 
 /// [`StoredTexts`], each column by its name.
@@ -51,6 +55,21 @@ pub struct TextColumns<'a> {
 }
 
 impl StoredTexts {
+    /// Takes the columns in the order of [`TextColumns`], and the tags, as PostgreSQL sends them.
+    ///
+    /// `None` if one of them is no UTF-8, or null where it must not be. They are checked at one go: most are a few bytes.
+    #[must_use]
+    pub fn read(columns: [Option<&[u8]>; COLUMN_COUNT], tags: &[&[u8]]) -> Option<Self> {
+        let [level, service, _, message, ..] = columns;
+        level.and(service).and(message)?;
+        let (bytes, ends) = join(columns, tags);
+        let all = String::from_utf8(bytes).ok()?;
+        // Else two that are broken could be one character together.
+        let mut each = ends.columns.iter().chain(&ends.tags);
+        let are_whole = each.all(|end| all.is_char_boundary(*end as usize));
+        are_whole.then_some(Self { all, ends })
+    }
+
     /// Each column by its name; allocates for tags only.
     #[must_use]
     pub fn columns(&self) -> TextColumns<'_> {
@@ -60,13 +79,13 @@ impl StoredTexts {
             begin = end as usize;
             text
         };
-        let mut nulls = self.nulls;
-        let texts = self.ends.map(|end| {
+        let mut nulls = self.ends.nulls;
+        let texts = self.ends.columns.map(|end| {
             let is_null = nulls & 1 == 1;
             nulls >>= 1;
             Some(next(end)).filter(|_| !is_null)
         });
-        let tags = self.tag_ends.iter().map(|end| next(*end)).collect();
+        let tags = self.ends.tags.iter().map(|end| next(*end)).collect();
         let [
             level,
             service,
@@ -113,7 +132,7 @@ impl fmt::Debug for StoredTexts {
 
 impl From<TextColumns<'_>> for StoredTexts {
     fn from(columns: TextColumns<'_>) -> Self {
-        let texts: [_; COLUMN_COUNT] = [
+        let texts = [
             Some(columns.level),
             Some(columns.service),
             columns.host,
@@ -127,33 +146,37 @@ impl From<TextColumns<'_>> for StoredTexts {
             columns.performance_metrics,
             columns.ai_analysis,
         ];
-        let bytes = texts.iter().flatten().chain(&columns.tags).map(|text| text.len()).sum();
-        let mut all = String::with_capacity(bytes);
-        let (mut nulls, mut bit) = (0, 1);
-        let ends = texts.map(|text| {
-            match text {
-                Some(text) => all.push_str(text),
-                None => nulls |= bit,
-            }
-            bit <<= 1;
-            end_of(&all)
-        });
-        let tag_ends = columns.tags.into_iter().map(|tag| {
-            all.push_str(tag);
-            end_of(&all)
-        });
-        let tag_ends = tag_ends.collect();
-        Self {
-            all,
-            ends,
-            nulls,
-            tag_ends,
-        }
+        let tags: Vec<&[u8]> = columns.tags.iter().map(|tag| tag.as_bytes()).collect();
+        let (bytes, ends) = join(texts.map(|text| text.map(str::as_bytes)), &tags);
+        // Texts, one after another, are text.
+        let all = String::from_utf8(bytes).unwrap_or_default();
+        Self { all, ends }
     }
 }
 
+/// The bytes of all columns and tags, and where each ends.
+fn join(columns: [Option<&[u8]>; COLUMN_COUNT], tags: &[&[u8]]) -> (Vec<u8>, Ends) {
+    let bytes = columns.iter().flatten().chain(tags).map(|text| text.len()).sum();
+    let mut all = Vec::with_capacity(bytes);
+    let (mut nulls, mut bit) = (0, 1);
+    let columns = columns.map(|column| {
+        match column {
+            Some(text) => all.extend_from_slice(text),
+            None => nulls |= bit,
+        }
+        bit <<= 1;
+        end_of(&all)
+    });
+    let tags = tags.iter().map(|tag| {
+        all.extend_from_slice(tag);
+        end_of(&all)
+    });
+    let tags = tags.collect();
+    (all, Ends { columns, nulls, tags })
+}
+
 /// PostgreSQL sends no row above 1 GiB.
-fn end_of(text: &str) -> u32 {
+fn end_of(text: &[u8]) -> u32 {
     u32::try_from(text.len()).unwrap_or(u32::MAX)
 }
 
@@ -162,6 +185,36 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn what_is_no_text_is_refused_wherever_it_stands() {
+        let mut columns: [Option<&[u8]>; COLUMN_COUNT] = [None; COLUMN_COUNT];
+        for (at, text) in [(0, "INFO"), (1, "a"), (3, "é")] {
+            columns[at] = Some(text.as_bytes());
+        }
+        let read = StoredTexts::read(columns, &["é".as_bytes()]).unwrap();
+        assert_eq!((read.columns().message, read.columns().tags), ("é", vec!["é"]));
+        for needed in [0, 1, 3] {
+            let mut broken = columns;
+            broken[needed] = None;
+            assert_eq!(StoredTexts::read(broken, &[]), None);
+        }
+        // Each half of a character, and what stands beside it, is broken, though both are one character together.
+        let [first, second] = *"é".as_bytes() else { panic!() };
+        for at in 0..COLUMN_COUNT {
+            let mut broken = columns;
+            broken[at] = Some(std::slice::from_ref(&first));
+            assert_eq!(StoredTexts::read(broken, &[]), None, "{at}");
+            if let Some(next) = broken.get_mut(at + 1) {
+                *next = Some(std::slice::from_ref(&second));
+                assert_eq!(StoredTexts::read(broken, &[]), None, "{at} with the next");
+            }
+        }
+        let halves = [std::slice::from_ref(&first), std::slice::from_ref(&second)];
+        assert_eq!(StoredTexts::read(columns, &halves), None);
+        columns[COLUMN_COUNT - 1] = Some(halves[0]);
+        assert_eq!(StoredTexts::read(columns, &halves[1..]), None);
+    }
 
     proptest! {
         #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::copy::{COLUMN_COUNT, COPY_HEADER, array_elements, from_postgres_micros, jsonb_text, take_field};
-use crate::event::{StoredEvent, StoredTexts, TextColumns, Timestamp};
+use crate::event::{StoredEvent, StoredTexts, Timestamp};
 
 /// Decodes what a COPY sends, message by message.
 #[derive(Default)]
@@ -91,38 +91,32 @@ fn time(field: Option<&[u8]>) -> Option<Timestamp> {
 
 /// In the order of the fields.
 fn texts(rest: &mut &[u8]) -> Option<StoredTexts> {
-    Some(StoredTexts::from(TextColumns {
-        level: text(take_field(rest)?)?,
-        service: text(take_field(rest)?)?,
-        host: optional(take_field(rest))?,
-        message: text(take_field(rest)?)?,
-        correlation_id: optional(take_field(rest))?,
-        user_id: optional(take_field(rest))?,
-        trace_id: optional(take_field(rest))?,
-        span_id: optional(take_field(rest))?,
-        tags: tags(take_field(rest).unwrap_or_default())?,
-        fields: optional(take_field(rest).map(jsonb_text))?,
-        error_details: optional(take_field(rest).map(jsonb_text))?,
-        performance_metrics: optional(take_field(rest).map(jsonb_text))?,
-        ai_analysis: optional(take_field(rest).map(jsonb_text))?,
-    }))
+    let [level, service, host, message] = [(); 4].map(|()| take_field(rest));
+    let [correlation_id, user_id, trace_id, span_id] = [(); 4].map(|()| take_field(rest));
+    let tags = tags(take_field(rest).unwrap_or_default())?;
+    let [fields, error_details, performance_metrics, ai_analysis] = [(); 4].map(|()| take_field(rest).map(jsonb_text));
+    let columns = [
+        level,
+        service,
+        host,
+        message,
+        correlation_id,
+        user_id,
+        trace_id,
+        span_id,
+        fields,
+        error_details,
+        performance_metrics,
+        ai_analysis,
+    ];
+    StoredTexts::read(columns, &tags)
 }
 
-fn text(field: &[u8]) -> Option<&str> {
-    str::from_utf8(field).ok()
-}
-
-/// The outer option is whether it could be read, the inner one whether it is not null.
-#[expect(clippy::option_option, reason = "a null field and a broken one are two things")]
-fn optional(field: Option<&[u8]>) -> Option<Option<&str>> {
-    field.map_or(Some(None), |field| text(field).map(Some))
-}
-
-fn tags(field: &[u8]) -> Option<Vec<&str>> {
+fn tags(field: &[u8]) -> Option<Vec<&[u8]>> {
     let mut rest = array_elements(field);
     let mut tags = Vec::new();
     while !rest.is_empty() {
-        tags.push(text(take_field(&mut rest)?)?);
+        tags.push(take_field(&mut rest)?);
     }
     Some(tags)
 }
