@@ -79,9 +79,28 @@ impl Normaliser {
         }
     }
 
+    /// Makes one log event of the JSON object that a text begins with, whatever follows it; and says how many bytes the
+    /// object has.
+    ///
+    /// `None` if it is no log or does not end within the text: [`Self::normalise`] says more, of the object alone.
+    pub fn normalise_first<'a>(&self, text: &'a str, arrival: &Arrival) -> Option<(LogEvent<'a>, usize)> {
+        let mut members = Members::of_first(text).ok()?;
+        let event = self.assemble(&mut members, text.len(), arrival).ok()?;
+        Some((event, members.at()))
+    }
+
     fn normalise_object<'a>(&self, text: &'a str, arrival: &Arrival) -> Result<LogEvent<'a>, Unusable> {
-        let mut assembly = Assembly::new(self, arrival, text.len());
         let mut members = Members::of(text).map_err(|_| Unusable::Malformed)?;
+        self.assemble(&mut members, text.len(), arrival)
+    }
+
+    fn assemble<'a>(
+        &self,
+        members: &mut Members<'a>,
+        expected: usize,
+        arrival: &Arrival,
+    ) -> Result<LogEvent<'a>, Unusable> {
+        let mut assembly = Assembly::new(self, arrival, expected);
         while let Some(member) = members.next().map_err(|_| Unusable::Malformed)? {
             assembly.place(&member);
         }

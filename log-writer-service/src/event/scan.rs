@@ -82,8 +82,20 @@ impl<'a> Members<'a> {
     /// Starts at an object's text.
     pub(super) fn of(text: &'a str) -> Result<Self, Broken> {
         Ok(Self {
-            parts: Parts::open(text, b'{', b'}')?,
+            parts: Parts::open(text, (b'{', b'}'), true)?,
         })
+    }
+
+    /// Starts at the object that a text begins with; anything may follow it.
+    pub(super) fn of_first(text: &'a str) -> Result<Self, Broken> {
+        Ok(Self {
+            parts: Parts::open(text, (b'{', b'}'), false)?,
+        })
+    }
+
+    /// Bytes passed so far.
+    pub(super) fn at(&self) -> usize {
+        self.parts.cursor.at()
     }
 
     /// The next member; `None` after the last.
@@ -123,7 +135,7 @@ impl<'a> Elements<'a> {
     /// Starts at an array's text.
     pub(super) fn of(text: &'a str) -> Result<Self, Broken> {
         Ok(Self {
-            parts: Parts::open(text, b'[', b']')?,
+            parts: Parts::open(text, (b'[', b']'), true)?,
         })
     }
 
@@ -143,10 +155,12 @@ struct Parts<'a> {
     cursor: Cursor<'a>,
     close: u8,
     started: bool,
+    /// Whether nothing but blanks may follow.
+    is_alone: bool,
 }
 
 impl<'a> Parts<'a> {
-    fn open(text: &'a str, open: u8, close: u8) -> Result<Self, Broken> {
+    fn open(text: &'a str, (open, close): (u8, u8), is_alone: bool) -> Result<Self, Broken> {
         let mut cursor = Cursor::new(text);
         cursor.skip_blanks();
         cursor.expect(open)?;
@@ -154,6 +168,7 @@ impl<'a> Parts<'a> {
             cursor,
             close,
             started: false,
+            is_alone,
         })
     }
 
@@ -163,7 +178,9 @@ impl<'a> Parts<'a> {
         self.cursor.skip_blanks();
         if self.cursor.peek() == Some(self.close) {
             self.cursor.pass();
-            self.cursor.end()?;
+            if self.is_alone {
+                self.cursor.end()?;
+            }
             return Ok(false);
         }
         if self.started {

@@ -1,4 +1,4 @@
-//! One request's bytes become rows: decompress, split, normalise, encode. Pure CPU work, done in the request's own task.
+//! One request's bytes become rows: decompress, find out how events stand in them, hand them to `encode`. Pure CPU work, done in the request's own task.
 //!
 //! Memory is reserved before it is used; what can't be reserved ends the request with 429.
 
@@ -7,29 +7,16 @@ use std::{borrow::Cow, sync::Arc};
 use bytes::Bytes;
 
 use super::{
-    Incoming, Refusal,
-    admission::Reservation,
-    identity::{Claim, Origin, set_ids},
-    kept::{Undecodable, letter_memory},
+    Incoming, Refusal, admission::Reservation, encode::Encoding, identity::Origin, kept::Undecodable,
     patterns::Patterns,
 };
 use crate::{
     config,
-    elasticsearch::{RequestTargets, Targets},
+    elasticsearch::Targets,
     event::{Arrival, Digest, DigestParts, InvalidAliases, LogEvent, Normaliser, Timestamp, request_digest},
-    timescale::{DeadLetter, EncodedRows, Source, WriteRequest},
-    wire::{self, BadReason, DecompressError, Piece, Room, SplitError, SplitSettings},
+    timescale::{Source, WriteRequest},
+    wire::{self, DecompressError, Framing, Room, SplitSettings},
 };
-
-/// What an encoded row needs beside the event's own text: lengths and the columns that the service sets.
-const ROW_OVERHEAD_BYTES: usize = 160;
-/// What its commit needs for each row: its place in the outbox's plan, its outcome.
-const ROW_COMMIT_BYTES: usize = 128;
-/// How often one event's text is held while it is normalised: unescaped, in `fields`, while that grows.
-const EVENT_COPIES: usize = 3;
-
-/// Members of a wrapper object that are larger than this together are noted in the first event only.
-const WRAPPER_BYTES_MAX: usize = 4 * 1024;
 
 /// What decoding needs of the configuration; shared by all requests.
 #[derive(Debug)]
@@ -116,16 +103,18 @@ impl Decoder {
             return self.keep_undecodable(incoming, digest, undecodable, reservation);
         }
         let text = readable(&body, reservation)?;
-        let settings = self.split_settings();
-        let pieces = match within(reservation, |room| wire::split(&text, content_type, &settings, room))? {
-            Ok(pieces) => pieces,
-            Err(SplitError::NoRoom) => return Err(Refusal::Busy),
-            Err(SplitError::Undecodable(error)) => {
+        let framing = match Framing::of(&text, content_type, self.split_settings()) {
+            Ok(framing) => framing,
+            Err(error) => {
                 let undecodable = Undecodable::unread(error.name(), &error);
                 return self.keep_undecodable(incoming, digest, undecodable, reservation);
             }
         };
-        let (request, held) = self.encode(pieces, &text, incoming, origin, reservation)?;
+        let wrapper = within(reservation, |room| framing.around(room))?;
+        let arrival = self.arrival(wrapper, incoming, origin);
+        let mut encoding = Encoding::begin(self, origin, arrival, text.len(), reservation)?;
+        framing.split(&mut encoding);
+        let (request, held) = encoding.finish(incoming)?;
         drop(text);
         drop(body);
         reservation.shrink_to(incoming.body.len() + held);
@@ -176,95 +165,14 @@ impl Decoder {
         }))
     }
 
-    /// Rows and letters of the pieces, and the bytes that they hold until they are committed.
-    fn encode(
-        &self,
-        pieces: Vec<Piece<'_>>,
-        text: &str,
-        incoming: &Incoming,
-        origin: &Origin,
-        reservation: &mut Reservation,
-    ) -> Result<(WriteRequest, usize), Refusal> {
-        let count = pieces.len();
-        let lengths = || pieces.iter().map(|piece| piece.text().len());
-        let around = text.len().saturating_sub(lengths().sum());
-        let scratch = EVENT_COPIES * (lengths().max().unwrap_or_default() + around);
-        let base = reservation.bytes() + scratch + count * size_of::<Claim>();
-        let expected = text.len() + count * ROW_OVERHEAD_BYTES;
-        reserve(reservation, base + EncodedRows::bytes_with(expected, count))?;
-        let mut targets = self.targets.as_ref().map(RequestTargets::new);
-        let mut arrival = self.arrival(text, incoming, origin);
-        let mut rows = EncodedRows::with_capacity(expected, count);
-        let mut claims = Vec::with_capacity(count);
-        let mut dead_letters = Vec::new();
-        let mut letter_bytes = 0;
-        for (position, piece) in (origin.first_position..).zip(pieces) {
-            if position > origin.first_position {
-                // Repeated in every event, a large one would multiply the body.
-                let wrapper = arrival.wrapper.take();
-                arrival.wrapper = wrapper.filter(|wrapper| wrapper.len() <= WRAPPER_BYTES_MAX);
-            }
-            // Events without a time stay in the order in which they were sent.
-            arrival.at = Timestamp(origin.arrived.0.saturating_add(i64::from(position)));
-            let (raw, reason, detail) = match &piece {
-                Piece::Event(raw) => match self.normaliser.normalise(raw.clone(), &arrival) {
-                    Ok(event) => {
-                        claims.push(Claim {
-                            own_id: event.own_id,
-                            time: event.claimed_time,
-                            position,
-                        });
-                        rows.make_room(&event, |bytes| reserve(reservation, base + letter_bytes + bytes))?;
-                        let target = targets
-                            .as_mut()
-                            .map(|targets| targets.of(&event.tenant, event.timestamp));
-                        let pattern = rows.push(&event, origin.ingested, target);
-                        if let (Some(patterns), Some(pattern)) = (&self.patterns, pattern) {
-                            patterns.note(&event, pattern);
-                        }
-                        continue;
-                    }
-                    Err(unusable) => (raw.text(), unusable.name(), unusable.to_string()),
-                },
-                Piece::Bad { raw, reason } => (*raw, reason.name(), reason.to_string()),
-            };
-            let kept = match &piece {
-                // It may hold many events, which stand nowhere else.
-                Piece::Bad {
-                    reason: BadReason::TooManyEvents | BadReason::RestAfterError,
-                    ..
-                } => raw.as_bytes(),
-                Piece::Bad { .. } | Piece::Event(_) => self.cut(raw.as_bytes()),
-            };
-            letter_bytes += letter_memory(kept.len());
-            reserve(reservation, base + rows.held_bytes() + letter_bytes)?;
-            dead_letters.push(DeadLetter {
-                raw: kept.to_vec(),
-                ..self.letter(reason, &detail, raw, position)
-            });
-        }
-        let noted = set_ids(&mut rows, &claims, &origin.digest, origin.counts);
-        rows.give_back();
-        let held = rows.held_bytes() + rows.len() * ROW_COMMIT_BYTES + letter_bytes;
-        let request = WriteRequest {
-            digest: noted,
-            received: u32::try_from(count).unwrap_or(u32::MAX),
-            rows,
-            dead_letters,
-            body: incoming.body.clone(),
-            source: self.source(incoming),
-        };
-        Ok((request, held))
-    }
-
-    /// What is known of a request's events from outside of them.
-    fn arrival(&self, text: &str, incoming: &Incoming, origin: &Origin) -> Arrival {
+    /// What is known of a request's first event from outside of it.
+    fn arrival(&self, wrapper: Option<String>, incoming: &Incoming, origin: &Origin) -> Arrival {
         let tenant = incoming.tenant.as_deref().or_else(|| self.normaliser.only_tenant());
         Arrival {
             at: origin.arrived,
             // Copied: one that all requests share, all processors would count up and down for each event.
             tenant: tenant.map(Arc::from),
-            wrapper: wire::around(text, incoming.content_type.as_deref(), &self.split_settings()).map(Arc::from),
+            wrapper: wrapper.map(Arc::from),
         }
     }
 

@@ -7,6 +7,7 @@
 mod admission;
 mod committers;
 mod decode;
+mod encode;
 mod failures;
 mod identity;
 mod kept;

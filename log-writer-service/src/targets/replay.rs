@@ -11,7 +11,7 @@ use crate::{
     event::{Arrival, LogEvent, Normaliser, StoredEvent, Timestamp},
     ingest::{Incoming, Ingestor, NewPatterns, Patterns, Readiness},
     timescale::{EncodedRows, copy_stream, read_stream},
-    wire::{self, Piece, SplitSettings},
+    wire::{Enough, Framing, Piece, SplitSettings, Taker},
 };
 
 const REQUESTS: usize = 10;
@@ -88,16 +88,17 @@ impl Replay {
             tenant: None,
             wrapper: None,
         };
-        let mut events = Vec::with_capacity(Self::EVENTS);
+        let mut reader = Reader {
+            normaliser: &self.normaliser,
+            arrival: &arrival,
+            events: Vec::with_capacity(Self::EVENTS),
+        };
         for body in &self.bodies {
             let text = str::from_utf8(body).expect("written as text");
-            let pieces = wire::split(text, Some("application/json"), &settings, &mut |_| true);
-            for piece in pieces.expect("an array") {
-                if let Piece::Event(raw) = piece {
-                    events.push(self.normaliser.normalise(raw, &arrival).expect("an event"));
-                }
-            }
+            let framing = Framing::of(text, Some("application/json"), settings).expect("an array");
+            framing.split(&mut reader);
         }
+        let events = reader.events;
         assert_eq!(events.len(), Self::EVENTS);
         events
     }
@@ -141,6 +142,26 @@ impl Replay {
             .iter()
             .filter(|verdict| matches!(verdict, Verdict::Indexed { .. }));
         indexed.count()
+    }
+}
+
+/// Takes events as they are met.
+struct Reader<'n, 'a> {
+    normaliser: &'n Normaliser,
+    arrival: &'n Arrival,
+    events: Vec<LogEvent<'a>>,
+}
+
+impl<'a> Taker<'a> for Reader<'_, 'a> {
+    fn read_object(&mut self, text: &'a str) -> Result<Option<usize>, Enough> {
+        let (event, length) = self.normaliser.normalise_first(text, self.arrival).expect("an event");
+        self.events.push(event);
+        Ok(Some(length))
+    }
+
+    /// None comes: every event is read where it stands, and all are counted in the end.
+    fn take_piece(&mut self, _piece: Piece<'a>) -> Result<(), Enough> {
+        Ok(())
     }
 }
 

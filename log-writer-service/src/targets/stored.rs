@@ -55,6 +55,9 @@ fn events<'a>(text: &'a str, normaliser: &Normaliser) -> Vec<LogEvent<'a>> {
             RawEvent::Text(_) => true,
             RawEvent::Value(_) | RawEvent::Object(_) => is_json(text),
         };
+        if matches!(raw, RawEvent::Object(_)) {
+            assert_first(text, normal.as_ref().ok(), normaliser, &arrival);
+        }
         if let Ok(event) = normal {
             assert!(is_whole, "read as JSON, which it is not: {text:?}");
             events.push(event);
@@ -66,6 +69,21 @@ fn events<'a>(text: &'a str, normaliser: &Normaliser) -> Vec<LogEvent<'a>> {
         }
     }
     events
+}
+
+/// The object that a text begins with is the same event where it stands as when it is cut out first.
+fn assert_first(text: &str, whole: Option<&LogEvent<'_>>, normaliser: &Normaliser, arrival: &Arrival) {
+    let Some((event, length)) = normaliser.normalise_first(text, arrival) else {
+        assert_eq!(whole, None, "not read where it stands: {text:?}");
+        return;
+    };
+    let (object, after) = text.split_at(length);
+    assert_eq!(
+        normaliser.normalise(RawEvent::Object(object), arrival).as_ref(),
+        Ok(&event)
+    );
+    let is_alone = after.trim_matches([' ', '\n', '\r', '\t']).is_empty();
+    assert_eq!(whole, is_alone.then_some(&event), "{text:?}");
 }
 
 /// Any event: PostgreSQL takes what it becomes.

@@ -8,7 +8,7 @@ use serde::de::IgnoredAny;
 
 use crate::{
     event::RawEvent,
-    wire::{self, DecompressError, Piece, SplitSettings},
+    wire::{self, DecompressError, Framing, Piece, SplitSettings, cut_both_ways},
 };
 
 /// Far below the service's own limit, so that a fuzzer finds its way over it.
@@ -90,7 +90,7 @@ pub fn split(data: &[u8]) {
                 wrappers: &[],
                 events_max,
             };
-            if let Ok(pieces) = wire::split(&text, content_type, &bare, &mut |_| true) {
+            if let Ok(pieces) = cut_both_ways(&text, content_type, bare) {
                 assert!(pieces.len() <= events_max + 1);
                 assert_accounted(&text, &pieces);
                 pieces.iter().for_each(assert_json);
@@ -100,11 +100,21 @@ pub fn split(data: &[u8]) {
             wrappers: &wrappers,
             events_max: 10_000,
         };
-        if let Ok(pieces) = wire::split(&text, content_type, &wrapped, &mut |_| true) {
+        if let Ok(pieces) = cut_both_ways(&text, content_type, wrapped) {
             pieces.iter().for_each(assert_json);
         }
-        if let Some(around) = wire::around(&text, content_type, &wrapped) {
-            assert!(is_json(&around), "not JSON: {around}");
+        if let Ok(framing) = Framing::of(&text, content_type, wrapped) {
+            let mut asked = 0;
+            let around = framing.around(&mut |bytes| {
+                asked = bytes;
+                true
+            });
+            if let Some(around) = around {
+                assert!(
+                    is_json(&around) && around.len() <= asked,
+                    "not JSON, or too long: {around}"
+                );
+            }
         }
     }
 }

@@ -160,19 +160,25 @@ impl EncodedRows {
         self.buffer.len()
     }
 
-    /// Takes room for one more row if there is none: half as much again, asked for with the old buffer, from which it is
+    /// Takes room for one more row if there is none: half as much again, asked for with what is held, from which it is
     /// copied. Without it [`Self::push`] grows by itself.
     ///
     /// # Errors
     /// The refusal.
     pub fn make_room<E>(&mut self, event: &LogEvent<'_>, ask: impl FnOnce(usize) -> Result<(), E>) -> Result<(), E> {
-        let more = row_bytes_max(event);
-        if self.buffer.capacity() - self.buffer.len() >= more {
+        let bytes = enlarged(self.buffer.capacity(), self.buffer.len() + row_bytes_max(event));
+        let rows = enlarged(self.notes.capacity(), self.notes.len() + 1);
+        if bytes.is_none() && rows.is_none() {
             return Ok(());
         }
-        let capacity = (self.buffer.len() + more).max(self.buffer.capacity() / 2 * 3);
-        ask(self.held_bytes() + capacity)?;
-        self.buffer.reserve_exact(capacity - self.buffer.len());
+        // Only what grows is held twice, while it is copied.
+        ask(self.held_bytes() + Self::bytes_with(bytes.unwrap_or(0), rows.unwrap_or(0)))?;
+        if let Some(bytes) = bytes {
+            self.buffer.reserve_exact(bytes - self.buffer.len());
+        }
+        if let Some(rows) = rows {
+            self.notes.reserve_exact(rows - self.notes.len());
+        }
         Ok(())
     }
 
@@ -181,7 +187,9 @@ impl EncodedRows {
         if self.buffer.capacity() - self.buffer.len() > self.buffer.len() / 2 {
             self.buffer.shrink_to_fit();
         }
-        self.notes.shrink_to_fit();
+        if self.notes.capacity() - self.notes.len() > self.notes.len() / 2 {
+            self.notes.shrink_to_fit();
+        }
     }
 
     /// Memory that [`Self::with_capacity`] takes, in bytes.
@@ -241,6 +249,11 @@ impl EncodedRows {
             place.copy_from_slice(bytes);
         }
     }
+}
+
+/// The capacity to grow to, at least by half; none if there is enough.
+fn enlarged(capacity: usize, needed: usize) -> Option<usize> {
+    (needed > capacity).then(|| needed.max(capacity / 2 * 3))
 }
 
 /// What the row of an event takes at most.

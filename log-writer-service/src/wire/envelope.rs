@@ -13,29 +13,53 @@ pub(super) enum Envelope<'a> {
     Trace,
 }
 
+/// What the member of an envelope says it to be.
+#[derive(Clone, Copy)]
+enum Kind {
+    Log,
+    Metric,
+    Trace,
+}
+
+/// Whether the object that `text` begins with may be in an envelope.
+pub(super) fn may_be_enveloped(text: &str) -> bool {
+    head(text).is_some()
+}
+
 /// Opens the valid JSON value `raw` if it is an object with just that one member, itself an object.
 pub(super) fn open(raw: &str) -> Option<Envelope<'_>> {
+    let (kind, inner_at) = head(raw)?;
     let text = raw.as_bytes();
-    let name_at = skip_space(text, 1);
-    // Nearly all events leave here.
-    if text.first() != Some(&b'{') || !matches!(text.get(name_at + 1), Some(b'l' | b'm' | b't')) {
-        return None;
-    }
-    let name_end = skip_string(text, name_at).ok()?;
-    let inner_at = skip_name(text, name_at).ok()?;
-    let name = raw.get(name_at + 1..name_end - 1)?;
-    if !matches!(name, "log" | "metric" | "trace") || text.get(inner_at) != Some(&b'{') {
-        return None;
-    }
     let inner_end = skip_value(text, inner_at).ok()?;
     if skip_space(text, inner_end) + 1 != text.len() {
         return None;
     }
-    match name {
-        "log" => Some(Envelope::Log(raw.get(inner_at..inner_end)?)),
-        "metric" => Some(Envelope::Metric),
-        _ => Some(Envelope::Trace),
+    match kind {
+        Kind::Log => Some(Envelope::Log(raw.get(inner_at..inner_end)?)),
+        Kind::Metric => Some(Envelope::Metric),
+        Kind::Trace => Some(Envelope::Trace),
     }
+}
+
+/// What an envelope's member is called, and where the object begins that it holds.
+fn head(text: &str) -> Option<(Kind, usize)> {
+    let text = text.as_bytes();
+    let name_at = skip_space(text, 1);
+    let rest = text.get(name_at..)?;
+    // Nearly all events leave here.
+    let kind = if text.first() != Some(&b'{') {
+        return None;
+    } else if rest.starts_with(b"\"log\"") {
+        Kind::Log
+    } else if rest.starts_with(b"\"metric\"") {
+        Kind::Metric
+    } else if rest.starts_with(b"\"trace\"") {
+        Kind::Trace
+    } else {
+        return None;
+    };
+    let inner_at = skip_name(text, name_at).ok()?;
+    (text.get(inner_at) == Some(&b'{')).then_some((kind, inner_at))
 }
 
 /// Members that show an object to be an event of its own, whatever arrays it carries.
@@ -111,10 +135,10 @@ pub(super) fn find_wrapped_list(body: &str, at: usize, wrappers: &[String]) -> O
 
 /// The members of the wrapper object at `at` but its list, as one JSON object; `None` if there are none.
 ///
-/// What follows a syntax error is left out: it is a dead letter already.
-pub(super) fn other_members(body: &str, at: usize, wrappers: &[String]) -> Option<String> {
+/// It is no longer than `bytes_max`, which is taken at once. What follows a syntax error is left out: it is a dead letter already.
+pub(super) fn other_members(body: &str, at: usize, wrappers: &[String], bytes_max: usize) -> Option<String> {
     let text = body.as_bytes();
-    let mut others = String::new();
+    let mut others = String::with_capacity(bytes_max);
     let mut has_list = false;
     let mut at = skip_space(text, at + 1);
     while let (Ok(name_end), Ok(value_at)) = (skip_string_at(text, at), skip_name(text, at)) {

@@ -1,11 +1,8 @@
-//! What a body is cut into.
+//! What a body is cut into, and who takes it.
 
 use std::fmt;
 
-use super::{
-    envelope::{self, Envelope},
-    room::{Room, reserve},
-};
+use super::envelope::{self, Envelope};
 use crate::event::RawEvent;
 
 /// One part of a body.
@@ -22,37 +19,46 @@ pub enum Piece<'a> {
     },
 }
 
-impl Piece<'_> {
-    /// Its text as it came.
-    pub fn text(&self) -> &str {
-        match self {
-            Self::Event(raw) => raw.text(),
-            Self::Bad { raw, .. } => raw,
-        }
-    }
+/// Objects up to this are read where they stand; of others the length is wanted first, to reserve memory by it.
+pub const READ_IN_PLACE_BYTES_MAX: usize = 32 * 1024;
+
+/// Takes what a body is cut into, in its order.
+pub trait Taker<'a> {
+    /// Reads the JSON object that `text` begins with, whatever follows it, and returns its length in bytes: so each byte
+    /// of it is looked at once. `None`, and nothing taken, if it is to be cut out first: it comes as a piece then.
+    ///
+    /// # Errors
+    /// [`Enough`].
+    fn read_object(&mut self, text: &'a str) -> Result<Option<usize>, Enough>;
+
+    /// Takes one piece.
+    ///
+    /// # Errors
+    /// [`Enough`].
+    fn take_piece(&mut self, piece: Piece<'a>) -> Result<(), Enough>;
 }
 
-/// The pieces of one body, at most as many as allowed and one for the rest.
-pub(super) struct Pieces<'a, 'r> {
+/// No more is wanted: what was left is the last piece, or whoever takes them needs or holds no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Enough;
+
+/// The pieces of one body on their way, at most as many as allowed and one for the rest.
+pub(super) struct Pieces<'a, 't> {
     body: &'a str,
-    list: Vec<Piece<'a>>,
+    taker: &'t mut dyn Taker<'a>,
+    count: usize,
     events_max: usize,
-    room: &'r mut Room<'r>,
-    refused: bool,
+    has_errors: bool,
 }
 
-/// No more pieces are taken: what was left is the last one, or there was no room.
-#[derive(Debug)]
-pub(super) struct Full;
-
-impl<'a, 'r> Pieces<'a, 'r> {
-    pub(super) fn new(body: &'a str, events_max: usize, room: &'r mut Room<'r>) -> Self {
+impl<'a, 't> Pieces<'a, 't> {
+    pub(super) fn new(body: &'a str, events_max: usize, taker: &'t mut dyn Taker<'a>) -> Self {
         Self {
             body,
-            list: Vec::new(),
+            taker,
+            count: 0,
             events_max,
-            room,
-            refused: false,
+            has_errors: false,
         }
     }
 
@@ -60,8 +66,23 @@ impl<'a, 'r> Pieces<'a, 'r> {
         self.body
     }
 
+    /// Has the object at `from` read where it stands; where it ends.
+    ///
+    /// `None` if it has to be cut out first. So has every object after an error: what is then read in vain is bounded by
+    /// whoever cuts.
+    pub(super) fn read_object(&mut self, from: usize) -> Result<Option<usize>, Enough> {
+        let rest = self.cut(from, self.body.len());
+        let text = self.cut(from, from + rest.floor_char_boundary(READ_IN_PLACE_BYTES_MAX));
+        if self.has_errors || self.count >= self.events_max || envelope::may_be_enveloped(text) {
+            return Ok(None);
+        }
+        let length = self.taker.read_object(text)?;
+        self.count += usize::from(length.is_some());
+        Ok(length.map(|length| from + length))
+    }
+
     /// Adds the JSON value from `from` to `to`.
-    pub(super) fn push_value(&mut self, from: usize, to: usize) -> Result<(), Full> {
+    pub(super) fn push_value(&mut self, from: usize, to: usize) -> Result<(), Enough> {
         let raw = self.cut(from, to);
         let piece = match envelope::open(raw) {
             _ if !raw.starts_with('{') => Piece::Event(RawEvent::Value(raw)),
@@ -80,45 +101,27 @@ impl<'a, 'r> Pieces<'a, 'r> {
     }
 
     /// Adds a line of text.
-    pub(super) fn push_text(&mut self, from: usize, to: usize) -> Result<(), Full> {
+    pub(super) fn push_text(&mut self, from: usize, to: usize) -> Result<(), Enough> {
         let line = self.cut(from, to);
         self.push(from, Piece::Event(RawEvent::Text(line.into())))
     }
 
     /// Adds what is no event, without the white space after it.
-    pub(super) fn push_bad(&mut self, from: usize, to: usize, reason: BadReason) -> Result<(), Full> {
+    pub(super) fn push_bad(&mut self, from: usize, to: usize, reason: BadReason) -> Result<(), Enough> {
+        self.has_errors = true;
         let raw = self.cut(from, to).trim_ascii_end();
         self.push(from, Piece::Bad { raw, reason })
     }
 
-    /// All of them; none if there was no room.
-    pub(super) fn into_list(self) -> Option<Vec<Piece<'a>>> {
-        (!self.refused).then_some(self.list)
-    }
-
-    fn push(&mut self, from: usize, piece: Piece<'a>) -> Result<(), Full> {
-        if self.list.len() == self.list.capacity() {
-            self.grow()?;
-        }
-        if self.list.len() >= self.events_max {
+    fn push(&mut self, from: usize, piece: Piece<'a>) -> Result<(), Enough> {
+        if self.count >= self.events_max {
             let raw = self.cut(from, self.body.len()).trim_ascii_end();
             let reason = BadReason::TooManyEvents;
-            self.list.push(Piece::Bad { raw, reason });
-            return Err(Full);
+            self.taker.take_piece(Piece::Bad { raw, reason })?;
+            return Err(Enough);
         }
-        self.list.push(piece);
-        Ok(())
-    }
-
-    /// Doubles the list; the first capacity is what the body has if its events are of the usual size.
-    fn grow(&mut self) -> Result<(), Full> {
-        /// Below the size of usual events, so that the list seldom grows.
-        const EVENT_BYTES: usize = 256;
-        const FIRST_CAPACITY_MAX: usize = 64 * 1024;
-        let likely = (self.body.len() / EVENT_BYTES).min(FIRST_CAPACITY_MAX);
-        let more = self.list.len().max(likely).min(self.events_max) + 1;
-        self.refused = !reserve(&mut self.list, more, self.room);
-        if self.refused { Err(Full) } else { Ok(()) }
+        self.count += 1;
+        self.taker.take_piece(piece)
     }
 
     /// All cuts are made beside ASCII, so never inside a character.

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::{Piece, SplitSettings, decompress, is_binary, split};
+use super::{Piece, SplitSettings, cut_both_ways, decompress, is_binary};
 use crate::event::RawEvent;
 
 struct Recorded {
@@ -79,7 +79,7 @@ fn decode(request: &Recorded) -> Vec<Value> {
         wrappers: &wrappers,
         events_max: 10_000,
     };
-    let pieces = split(&text, content_type, &settings, &mut |_| true).expect(&request.name);
+    let pieces = cut_both_ways(&text, content_type, settings).expect(&request.name);
     let values = pieces.into_iter().map(|piece| match piece {
         Piece::Event(RawEvent::Object(json) | RawEvent::Value(json)) => {
             serde_json::from_str(json).expect(&request.name)

@@ -6,12 +6,11 @@
 pub type Room<'r> = dyn FnMut(usize) -> bool + 'r;
 
 /// Makes room for more in a buffer: exactly so many, asked for with the old buffer, from which they are copied.
-pub(super) fn reserve<T>(list: &mut Vec<T>, more: usize, room: &mut Room<'_>) -> bool {
-    let capacity = list.len().saturating_add(more);
-    let items = list.capacity().saturating_add(capacity);
-    let granted = room(items.saturating_mul(size_of::<T>()));
+pub(super) fn reserve(buffer: &mut Vec<u8>, more: usize, room: &mut Room<'_>) -> bool {
+    let capacity = buffer.len().saturating_add(more);
+    let granted = room(buffer.capacity().saturating_add(capacity));
     if granted {
-        list.reserve_exact(more);
+        buffer.reserve_exact(more);
     }
     granted
 }

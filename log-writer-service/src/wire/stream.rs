@@ -5,7 +5,7 @@
 //! of it is one bad piece. Each byte is looked at a bounded number of times, whatever the body.
 
 use super::{
-    piece::{BadReason, Full, Pieces},
+    piece::{BadReason, Enough, Pieces},
     scan::{skip_broken_element, skip_broken_value, skip_scalar, skip_space, skip_value},
     text::line_end,
 };
@@ -20,7 +20,7 @@ pub(super) enum TopArray {
 }
 
 /// Cuts the values from `at` on, to the end of the body.
-pub(super) fn split_stream(pieces: &mut Pieces<'_, '_>, at: usize, top_array: TopArray) -> Result<(), Full> {
+pub(super) fn split_stream(pieces: &mut Pieces<'_, '_>, at: usize, top_array: TopArray) -> Result<(), Enough> {
     let text = pieces.body().as_bytes();
     let mut stream = Stream {
         text,
@@ -32,7 +32,11 @@ pub(super) fn split_stream(pieces: &mut Pieces<'_, '_>, at: usize, top_array: To
     while let Some(first) = text.get(at) {
         let end = match (first, top_array) {
             (b'[', TopArray::Events) => split_array(pieces, at + 1)?,
-            (b'{' | b'[', _) => stream.cut_container(pieces, at)?,
+            (b'{', _) => match pieces.read_object(at)? {
+                Some(end) => end,
+                None => stream.cut_container(pieces, at)?,
+            },
+            (b'[', _) => stream.cut_container(pieces, at)?,
             _ => stream.cut_scalar(pieces, at)?,
         };
         at = skip_separators(text, skip_delimiter(text, end));
@@ -43,7 +47,7 @@ pub(super) fn split_stream(pieces: &mut Pieces<'_, '_>, at: usize, top_array: To
 /// Cuts the elements of the array whose opening bracket is just before `at`; returns where it ends.
 ///
 /// Superfluous commas, and missing ones before an object, cost nothing.
-pub(super) fn split_array(pieces: &mut Pieces<'_, '_>, mut at: usize) -> Result<usize, Full> {
+pub(super) fn split_array(pieces: &mut Pieces<'_, '_>, mut at: usize) -> Result<usize, Enough> {
     let text = pieces.body().as_bytes();
     loop {
         at = skip_space(text, at);
@@ -56,6 +60,12 @@ pub(super) fn split_array(pieces: &mut Pieces<'_, '_>, mut at: usize) -> Result<
             }
             Some(first) => *first,
         };
+        if first == b'{'
+            && let Some(end) = pieces.read_object(at)?
+        {
+            at = end;
+            continue;
+        }
         let value_end = skip_value(text, at).ok();
         // An object is whole whatever follows; a string may end at a quote within it, a number at a letter.
         let is_whole =
@@ -94,7 +104,7 @@ struct Stream<'a> {
 
 impl Stream<'_> {
     /// An object or array; returns where to go on.
-    fn cut_container(&mut self, pieces: &mut Pieces<'_, '_>, at: usize) -> Result<usize, Full> {
+    fn cut_container(&mut self, pieces: &mut Pieces<'_, '_>, at: usize) -> Result<usize, Enough> {
         /// Times the body that may be read in vain before values may no longer reach over the next start.
         const REREADS_MAX: usize = 4;
         let is_bounded = self.reread_bytes / REREADS_MAX > self.text.len();
@@ -128,7 +138,7 @@ impl Stream<'_> {
     }
 
     /// A string, number or literal; a line that does not consist of such is one bad piece, since it is text.
-    fn cut_scalar(&mut self, pieces: &mut Pieces<'_, '_>, at: usize) -> Result<usize, Full> {
+    fn cut_scalar(&mut self, pieces: &mut Pieces<'_, '_>, at: usize) -> Result<usize, Enough> {
         if at >= self.scalars_until {
             let line_end = line_end(self.text, at);
             match self.skip_scalars(at, line_end) {

@@ -2,12 +2,12 @@
 
 use memchr::memchr_iter;
 
-use super::piece::{Full, Pieces};
+use super::piece::{Enough, Pieces};
 
 /// Cuts the body into lines; empty ones are no events, and one `\r` before the end of a line belongs to it.
 ///
 /// A body that ends in NUL is cut at NUL instead (`character_delimited`), and its line ends are text.
-pub(super) fn split_lines(pieces: &mut Pieces<'_, '_>) -> Result<(), Full> {
+pub(super) fn split_lines(pieces: &mut Pieces<'_, '_>) -> Result<(), Enough> {
     let text = pieces.body().as_bytes();
     let delimiter = if text.last() == Some(&0) { 0 } else { b'\n' };
     let mut from = 0;

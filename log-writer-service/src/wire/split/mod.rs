@@ -16,7 +16,7 @@ use super::{
     binary::Undecodable,
     content_type::ContentType,
     envelope::{WrappedList, find_wrapped_list, other_members},
-    piece::{BadReason, Full, Piece, Pieces},
+    piece::{BadReason, Enough, Piece, Pieces, Taker},
     room::Room,
     scan::{skip_space, skip_value},
     stream::{TopArray, skip_separators, split_array, split_stream},
@@ -25,74 +25,118 @@ use super::{
 
 /// What of the configuration shapes the cutting.
 #[derive(Debug, Clone, Copy)]
-pub struct SplitSettings<'a> {
+pub struct SplitSettings<'s> {
     /// Names of an object member that holds the array of events.
-    pub wrappers: &'a [String],
+    pub wrappers: &'s [String],
     /// Pieces at most; what is beyond becomes one [`BadReason::TooManyEvents`].
     pub events_max: usize,
 }
 
-/// Why a body was not cut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SplitError {
-    /// It is none of the formats that are read here.
-    Undecodable(Undecodable),
-    /// The room for the list of events was refused.
-    NoRoom,
-}
-
-/// Cuts a decompressed body into events and what is none, in their order.
-///
-/// Linear in the length of the body; borrows from it.
-///
-/// # Errors
-/// If the body was announced as JSON and nothing in it is, or if there is no room for the list.
-pub fn split<'a>(
+/// A decompressed body and how its events stand in it.
+#[derive(Debug)]
+pub struct Framing<'a, 's> {
     body: &'a str,
-    content_type: Option<&str>,
-    settings: &SplitSettings<'_>,
-    room: &mut Room<'_>,
-) -> Result<Vec<Piece<'a>>, SplitError> {
-    let body = body.strip_prefix('\u{feff}').unwrap_or(body);
-    let text = body.as_bytes();
-    let at = skip_separators(text, 0);
-    let Some(first) = text.get(at) else {
-        return Ok(Vec::new());
-    };
-    let declared = ContentType::of(content_type);
-    let is_json = match declared {
-        ContentType::Json | ContentType::JsonLines => true,
-        ContentType::Text => false,
-        ContentType::Protobuf | ContentType::Avro | ContentType::Unknown => looks_like_json(text, at),
-    };
-    let mut pieces = Pieces::new(body, settings.events_max, room);
-    // Full is no error: the rest has become the last piece.
-    let _full: Result<(), Full> = if is_json {
-        split_json(&mut pieces, at, declared, settings.wrappers)
-    } else {
-        split_lines(&mut pieces)
-    };
-    let pieces = pieces.into_list().ok_or(SplitError::NoRoom)?;
-    let is_event = |piece: &Piece<'_>| matches!(piece, Piece::Event(_));
-    if is_json && !matches!(first, b'{' | b'[') && !pieces.iter().any(is_event) {
-        return Err(SplitError::Undecodable(Undecodable::not_json()));
-    }
-    Ok(pieces)
+    shape: Shape,
+    settings: SplitSettings<'s>,
 }
 
-/// What stands around the events of a body that is one wrapper object: its other members, as one JSON object.
-///
-/// `None` for any other body, and for a wrapper with nothing else in it. Reads no further than the first object.
-pub fn around(body: &str, content_type: Option<&str>, settings: &SplitSettings<'_>) -> Option<String> {
-    let body = body.strip_prefix('\u{feff}').unwrap_or(body);
-    let text = body.as_bytes();
-    let at = skip_separators(text, 0);
-    let declared = ContentType::of(content_type);
-    if text.get(at) != Some(&b'{') || declared == ContentType::Text {
-        return None;
+/// How events stand in a body.
+#[derive(Debug, Clone, Copy)]
+enum Shape {
+    /// There are none.
+    Empty,
+    Lines,
+    /// In the list of the wrapper object at this place.
+    Wrapped(usize, WrappedList),
+    /// As values from this place on.
+    Values(usize, TopArray),
+}
+
+impl<'a, 's> Framing<'a, 's> {
+    /// Finds out how a body is to be cut; reads no further than its first value where that is an object or array of objects.
+    ///
+    /// # Errors
+    /// If the body was announced as JSON and nothing in it is.
+    pub fn of(body: &'a str, content_type: Option<&str>, settings: SplitSettings<'s>) -> Result<Self, Undecodable> {
+        let body = body.strip_prefix('\u{feff}').unwrap_or(body);
+        let text = body.as_bytes();
+        let at = skip_separators(text, 0);
+        let declared = ContentType::of(content_type);
+        let is_json = || match declared {
+            ContentType::Json | ContentType::JsonLines => true,
+            ContentType::Text => false,
+            ContentType::Protobuf | ContentType::Avro | ContentType::Unknown => looks_like_json(text, at),
+        };
+        let is_lines = declared == ContentType::JsonLines;
+        let shape = match text.get(at) {
+            None => Shape::Empty,
+            Some(_) if !is_json() => Shape::Lines,
+            Some(b'{') => match wrapped_list(body, at, declared, settings.wrappers) {
+                Some(list) => Shape::Wrapped(at, list),
+                None => Shape::Values(at, TopArray::Event),
+            },
+            Some(b'[') if !is_lines || is_one_list_of_objects(text, at) => Shape::Values(at, TopArray::Events),
+            Some(_) => Shape::Values(at, TopArray::Event),
+        };
+        let framing = Self { body, shape, settings };
+        match (shape, text.get(at)) {
+            (Shape::Values(..), Some(first)) if !matches!(first, b'{' | b'[') && !framing.has_event() => {
+                Err(Undecodable::not_json())
+            }
+            _ => Ok(framing),
+        }
     }
-    wrapped_list(body, at, declared, settings.wrappers)?;
-    other_members(body, at, settings.wrappers)
+
+    /// What stands around the events of a body that is one wrapper object: its other members, as one JSON object.
+    ///
+    /// `None` for any other body, for a wrapper with nothing else in it, and where there is no room for them.
+    pub fn around(&self, room: &mut Room<'_>) -> Option<String> {
+        let Shape::Wrapped(at, list) = self.shape else {
+            return None;
+        };
+        let bytes = self.body.len() - (list.end.unwrap_or(self.body.len()) - list.at);
+        if !room(bytes) {
+            return None;
+        }
+        other_members(self.body, at, self.settings.wrappers, bytes)
+    }
+
+    /// Cuts the body into events and what is none, and hands them on in their order; they borrow from it.
+    ///
+    /// Linear in the length of the body.
+    pub fn split(&self, taker: &mut impl Taker<'a>) {
+        let mut pieces = Pieces::new(self.body, self.settings.events_max, taker);
+        // No error: the rest has become the last piece, or is not wanted.
+        let _enough: Result<(), Enough> = match self.shape {
+            Shape::Empty => Ok(()),
+            Shape::Lines => split_lines(&mut pieces),
+            Shape::Wrapped(_, list) => split_wrapped(&mut pieces, list),
+            Shape::Values(at, top_array) => split_stream(&mut pieces, at, top_array),
+        };
+    }
+
+    /// Whether anything in the body is an event.
+    fn has_event(&self) -> bool {
+        #[derive(Default)]
+        struct Search {
+            is_found: bool,
+        }
+
+        impl<'a> Taker<'a> for Search {
+            fn read_object(&mut self, _text: &'a str) -> Result<Option<usize>, Enough> {
+                Ok(None)
+            }
+
+            fn take_piece(&mut self, piece: Piece<'a>) -> Result<(), Enough> {
+                self.is_found = matches!(piece, Piece::Event(_));
+                if self.is_found { Err(Enough) } else { Ok(()) }
+            }
+        }
+
+        let mut search = Search::default();
+        self.split(&mut search);
+        search.is_found
+    }
 }
 
 /// The list of a body that is one wrapper object; other objects after it: each is an event.
@@ -104,27 +148,16 @@ fn wrapped_list(body: &str, at: usize, declared: ContentType, wrappers: &[String
     }
 }
 
-fn split_json(pieces: &mut Pieces<'_, '_>, at: usize, declared: ContentType, wrappers: &[String]) -> Result<(), Full> {
+fn split_wrapped(pieces: &mut Pieces<'_, '_>, list: WrappedList) -> Result<(), Enough> {
     let text = pieces.body().as_bytes();
-    match text.get(at) {
-        Some(b'{') => match wrapped_list(pieces.body(), at, declared, wrappers) {
-            Some(list) => {
-                let end = split_array(pieces, list.at)?;
-                // An unclosed wrapper with nothing after its list has lost nothing.
-                let tail = skip_separators(text, end);
-                let is_known = list.end.is_some_and(|list_end| end >= list_end);
-                if is_known || tail >= text.len() {
-                    Ok(())
-                } else {
-                    pieces.push_bad(tail, text.len(), BadReason::RestAfterError)
-                }
-            }
-            None => split_stream(pieces, at, TopArray::Event),
-        },
-        Some(b'[') if declared != ContentType::JsonLines || is_one_list_of_objects(text, at) => {
-            split_stream(pieces, at, TopArray::Events)
-        }
-        _ => split_stream(pieces, at, TopArray::Event),
+    let end = split_array(pieces, list.at)?;
+    // An unclosed wrapper with nothing after its list has lost nothing.
+    let tail = skip_separators(text, end);
+    let is_known = list.end.is_some_and(|list_end| end >= list_end);
+    if is_known || tail >= text.len() {
+        Ok(())
+    } else {
+        pieces.push_bad(tail, text.len(), BadReason::RestAfterError)
     }
 }
 

@@ -5,8 +5,11 @@ use std::time::Instant;
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::{SplitError, SplitSettings, around, split};
-use crate::{event::RawEvent, wire::piece::Piece};
+use super::{Framing, SplitSettings};
+use crate::{
+    event::RawEvent,
+    wire::{Enough, Taker, cut_both_ways, piece::Piece},
+};
 
 const JSON: Option<&str> = Some("application/json");
 const LINES: Option<&str> = Some("application/x-ndjson");
@@ -18,7 +21,7 @@ fn cut<'a>(body: &'a str, content_type: Option<&str>) -> Vec<Piece<'a>> {
         wrappers: &wrappers,
         events_max: 1_000_000,
     };
-    split(body, content_type, &settings, &mut |_| true).expect("the body can be decoded")
+    cut_both_ways(body, content_type, settings).expect("the body can be decoded")
 }
 
 /// One word a piece: `o` object, `v` value, `t` text, or the reason; and its text.
@@ -253,16 +256,10 @@ fn a_body_announced_as_json_without_any_is_undecodable() {
         events_max: 10,
     };
     for body in ["hello world", "<xml/>\n<xml/>", "nul", "2024-01-02 text"] {
-        let refused = split(body, JSON, &settings, &mut |_| true).unwrap_err();
-        assert!(matches!(refused, SplitError::Undecodable(why) if why.name() == "not_json"));
+        assert_eq!(cut_both_ways(body, JSON, settings).unwrap_err().name(), "not_json");
     }
     // One event is enough to keep the rest as dead letters.
-    assert_eq!(
-        split("hello\n{\"a\":1}", LINES, &settings, &mut |_| true)
-            .unwrap()
-            .len(),
-        2
-    );
+    assert_eq!(cut_both_ways("hello\n{\"a\":1}", LINES, settings).unwrap().len(), 2);
 }
 
 #[test]
@@ -275,15 +272,39 @@ fn what_is_beyond_the_most_events_is_one_piece() {
         ("[{},{},{\"a\":1},{}]", "{\"a\":1},{}]"),
         ("{}\n{}\n{\"a\":1}\n{}\n", "{\"a\":1}\n{}"),
     ] {
-        let pieces = split(body, JSON, &settings, &mut |_| true).unwrap();
+        let pieces = cut_both_ways(body, JSON, settings).unwrap();
         assert_eq!(pieces.len(), 3);
         let Piece::Bad { raw, reason } = pieces[2] else {
             panic!("{body}")
         };
         assert_eq!((raw, reason.name()), (rest, "too_many_events"));
     }
-    assert_eq!(split("a\nb\nc\nd", TEXT, &settings, &mut |_| true).unwrap().len(), 3);
-    assert_eq!(split("[{},{}]", JSON, &settings, &mut |_| true).unwrap().len(), 2);
+    assert_eq!(cut_both_ways("a\nb\nc\nd", TEXT, settings).unwrap().len(), 3);
+    assert_eq!(cut_both_ways("[{},{}]", JSON, settings).unwrap().len(), 2);
+}
+
+#[test]
+fn after_an_error_no_object_is_read_where_it_stands() {
+    #[derive(Default)]
+    struct Count(usize);
+    impl<'a> Taker<'a> for Count {
+        fn read_object(&mut self, _text: &'a str) -> Result<Option<usize>, Enough> {
+            self.0 += 1;
+            Ok(None)
+        }
+        fn take_piece(&mut self, _piece: Piece<'a>) -> Result<(), Enough> {
+            Ok(())
+        }
+    }
+    let settings = SplitSettings {
+        wrappers: &[],
+        events_max: 10,
+    };
+    for body in ["{\"a\":1}\n{bad\n{\"b\":2}\n", "[{\"a\":1},{bad},{\"b\":2}]"] {
+        let mut count = Count::default();
+        Framing::of(body, JSON, settings).unwrap().split(&mut count);
+        assert_eq!(count.0, 2, "{body}");
+    }
 }
 
 #[test]
@@ -321,7 +342,7 @@ fn hostile_bodies_take_linear_time() {
                 events_max: 1_000_000,
             };
             // Whether it can be decoded does not matter here.
-            drop(split(&body, content_type, &settings, &mut |_| true));
+            drop(cut_both_ways(&body, content_type, settings));
         }
     }
     // Quadratic would be minutes, even optimised.
@@ -456,6 +477,8 @@ fn what_stands_around_a_wrapped_list_is_kept_and_nothing_else_is() {
         (r#"[{"a":1}]"#, None),
         ("", None),
     ] {
-        assert_eq!(around(body, JSON, &settings).as_deref(), expected, "{body}");
+        let framing = Framing::of(body, JSON, settings).unwrap();
+        assert_eq!(framing.around(&mut |_| true).as_deref(), expected, "{body}");
+        assert_eq!(framing.around(&mut |_| false), None, "{body}");
     }
 }
