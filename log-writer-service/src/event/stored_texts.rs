@@ -57,7 +57,8 @@ pub struct TextColumns<'a> {
 impl StoredTexts {
     /// Takes the columns in the order of [`TextColumns`], and the tags, as PostgreSQL sends them.
     ///
-    /// `None` if one of them is no UTF-8, or null where it must not be. They are checked at one go: most are a few bytes.
+    /// `None` if one of them is no UTF-8, or null where it must not be. They are checked at one go, since most are a few
+    /// bytes.
     #[must_use]
     pub fn read(columns: [Option<&[u8]>; COLUMN_COUNT], tags: &[&[u8]]) -> Option<Self> {
         let [level, service, _, message, ..] = columns;

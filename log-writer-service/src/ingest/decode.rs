@@ -1,4 +1,5 @@
-//! One request's bytes become rows: decompress, find out how events stand in them, hand them to `encode`. Pure CPU work, done in the request's own task.
+//! One request's bytes become rows: decompress, find out how events stand in them, hand them to `encode`. Pure CPU work,
+//! done in the request's own task.
 //!
 //! Memory is reserved before it is used; what can't be reserved ends the request with 429.
 

@@ -16,9 +16,9 @@ use crate::{
     wire::{BadReason, Enough, Piece, READ_IN_PLACE_BYTES_MAX, Taker},
 };
 
-/// Events that are reckoned with are no smaller than this, and no more than that: a body whose first one is tiny may go on
-/// with large ones.
+/// The smallest event that is reckoned with: a body whose first one is tiny may go on with large ones.
 const EVENT_BYTES_MIN: usize = 128;
+/// Events that are reckoned with at most.
 const LIKELY_MAX: usize = 64 * 1024;
 /// What an encoded row needs beside the event's own text: lengths and the columns that the service sets.
 const ROW_OVERHEAD_BYTES: usize = 160;
