@@ -111,8 +111,7 @@ impl Decoder {
                 return self.keep_undecodable(incoming, digest, undecodable, reservation);
             }
         };
-        let wrapper = within(reservation, |room| framing.around(room))?;
-        let arrival = self.arrival(wrapper, incoming, origin);
+        let arrival = self.arrival(&framing, incoming, origin, reservation)?;
         let mut encoding = Encoding::begin(self, origin, arrival, text.len(), reservation)?;
         framing.split(&mut encoding);
         let (request, held) = encoding.finish(incoming)?;
@@ -166,15 +165,29 @@ impl Decoder {
         }))
     }
 
-    /// What is known of a request's first event from outside of it.
-    fn arrival(&self, wrapper: Option<String>, incoming: &Incoming, origin: &Origin) -> Arrival {
+    /// What is known of a request's first event from outside of it; holds what stands around the events.
+    fn arrival(
+        &self,
+        framing: &Framing<'_, '_>,
+        incoming: &Incoming,
+        origin: &Origin,
+        reservation: &mut Reservation,
+    ) -> Result<Arrival, Refusal> {
         let tenant = incoming.tenant.as_deref().or_else(|| self.normaliser.only_tenant());
-        Arrival {
+        let before = reservation.bytes();
+        let mut wrapper: Option<Arc<str>> = None;
+        if let Some(around) = within(reservation, |room| framing.around(room))? {
+            // Held twice while it is copied.
+            reserve(reservation, reservation.bytes() + around.len())?;
+            wrapper = Some(Arc::from(around));
+        }
+        reservation.shrink_to(before + wrapper.as_ref().map_or(0, |wrapper| wrapper.len()));
+        Ok(Arrival {
             at: origin.arrived,
             // Copied: one that all requests share, all processors would count up and down for each event.
             tenant: tenant.map(Arc::from),
-            wrapper: wrapper.map(Arc::from),
-        }
+            wrapper,
+        })
     }
 
     fn split_settings(&self) -> SplitSettings<'_> {

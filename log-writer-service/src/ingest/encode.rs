@@ -17,13 +17,12 @@ use crate::{
 };
 
 /// The smallest event that is reckoned with: a body whose first one is tiny may go on with large ones.
-const EVENT_BYTES_MIN: usize = 128;
-/// Events that are reckoned with at most.
-const LIKELY_MAX: usize = 64 * 1024;
+const EVENT_BYTES_MIN: usize = 256;
 /// What an encoded row needs beside the event's own text: lengths and the columns that the service sets.
 const ROW_OVERHEAD_BYTES: usize = 160;
-/// What its commit needs for each row: its place in the outbox's plan, its outcome.
+/// What its commit needs for each row: its place in the outbox's plan, its outcome. Until then its claim is held for it.
 const ROW_COMMIT_BYTES: usize = 128;
+const _: () = assert!(size_of::<Claim>() <= ROW_COMMIT_BYTES);
 /// How often one event's text is held while it is normalised: unescaped, in `fields`, while that grows.
 const EVENT_COPIES: usize = 3;
 /// Members of a wrapper object that are larger than this together are noted in the first event only.
@@ -64,8 +63,8 @@ impl<'d, 'r> Encoding<'d, 'r> {
         reservation: &'r mut Reservation,
     ) -> Result<Self, Refusal> {
         let wrapper_bytes = arrival.wrapper.as_ref().map_or(0, |wrapper| wrapper.len());
-        // Itself, and its copies in the event that notes it.
-        let held = reservation.bytes() + (1 + EVENT_COPIES) * wrapper_bytes;
+        // Beside itself: its copies in the event that notes it.
+        let held = reservation.bytes() + (EVENT_COPIES - 1) * wrapper_bytes;
         let scratch = EVENT_COPIES * bytes.min(READ_IN_PLACE_BYTES_MAX);
         reserve(reservation, held + scratch)?;
         Ok(Self {
@@ -128,18 +127,16 @@ impl<'d, 'r> Encoding<'d, 'r> {
 
     /// Bytes held beside the rows.
     fn others_bytes(&self) -> usize {
-        self.held + self.scratch + self.claims.capacity() * size_of::<Claim>() + self.letter_bytes
+        self.held + self.scratch + self.claims.capacity() * ROW_COMMIT_BYTES + self.letter_bytes
     }
 
     /// Makes room for as many events as the body has if they are all about as large as the first one.
     fn expect_events_of(&mut self, bytes: usize) -> Result<(), Refusal> {
         let count = self.bytes / bytes.max(EVENT_BYTES_MIN);
         // A few more, since the first may be larger than others; what is too small is copied when it grows.
-        let likely = (count + count / 8 + 1)
-            .min(LIKELY_MAX)
-            .min(self.decoder.events.per_request_max);
+        let likely = (count + count / 8 + 1).min(self.decoder.events.per_request_max);
         let expected = self.bytes + likely * ROW_OVERHEAD_BYTES;
-        let bytes = likely * size_of::<Claim>() + EncodedRows::bytes_with(expected, likely);
+        let bytes = likely * ROW_COMMIT_BYTES + EncodedRows::bytes_with(expected, likely);
         reserve(self.reservation, self.others_bytes() + bytes)?;
         self.claims = Vec::with_capacity(likely);
         self.rows = EncodedRows::with_capacity(expected, likely);
@@ -151,8 +148,8 @@ impl<'d, 'r> Encoding<'d, 'r> {
         if self.claims.len() < self.claims.capacity() {
             return Ok(());
         }
-        let capacity = self.claims.len() / 2 * 3 + 1;
-        let bytes = self.others_bytes() + self.rows.held_bytes() + capacity * size_of::<Claim>();
+        let capacity = self.claims.len() + self.claims.len() / 2 + 1;
+        let bytes = self.others_bytes() + self.rows.held_bytes() + capacity * ROW_COMMIT_BYTES;
         reserve(self.reservation, bytes)?;
         self.claims.reserve_exact(capacity - self.claims.len());
         Ok(())
@@ -294,7 +291,8 @@ mod tests {
         let decoded = decoder().decode(&incoming, &mut reservation, NOW).unwrap();
         let rows = &decoded.request.rows;
         assert_eq!(rows.len(), 5_001);
-        assert!(reservation.bytes() >= incoming.body.len() + rows.held_bytes());
+        let held = rows.held_bytes() + rows.len() * ROW_COMMIT_BYTES;
+        assert!(reservation.bytes() >= incoming.body.len() + held);
         drop(reservation);
         assert_eq!(admission.held(), 0);
 
