@@ -472,6 +472,30 @@ mod tests {
     }
 
     #[test]
+    fn rows_grow_only_by_what_was_asked_for() {
+        let (mut rows, event) = (EncodedRows::new(), event());
+        let capacities = |rows: &EncodedRows| [rows.buffer.capacity(), rows.notes.capacity() * size_of::<RowNote>()];
+        let mut growths = 0;
+        for _ in 0..1_000 {
+            let (before, mut asked) = (capacities(&rows), None);
+            let room = rows.make_room(&event, |bytes| {
+                asked = Some(bytes);
+                Ok::<(), ()>(())
+            });
+            room.unwrap();
+            let after = capacities(&rows);
+            let grown = after.iter().zip(before).filter(|(after, before)| *after != before);
+            // What grows is held twice while it is copied.
+            let needed: usize = before.iter().sum::<usize>() + grown.map(|(after, _)| after).sum::<usize>();
+            assert_eq!(asked, (before != after).then_some(needed));
+            growths += usize::from(before != after);
+            rows.push(&event, Timestamp(0), None);
+            assert_eq!(capacities(&rows), after, "it grew by itself");
+        }
+        assert!((2..40).contains(&growths), "{growths}");
+    }
+
+    #[test]
     fn a_row_can_be_shown_as_json() {
         let mut rows = EncodedRows::new();
         rows.push(
