@@ -128,8 +128,13 @@ async fn read_back_by_batch(sample: &str) {
         assert_eq!(events.concat().len(), 1_000);
         let plans = notices.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         assert!(plans.contains("copy (select"), "no plan was sent: {plans:?}");
-        is_read_by(&plans, "application_logs_batch_id_idx");
-        assert!(!plans.contains("application_logs_timestamp_idx"), "{plans}");
+        // Within an hour of midnight the window reaches into another day's chunk, too.
+        let chunk = "select tableoid::regclass::text from application_logs where batch_id = 500000 limit 1";
+        let chunk = database.text(chunk).await;
+        let chunk = chunk.rsplit('.').next().unwrap_or_default().trim_start_matches('_');
+        is_read_by(&plans, &format!("{chunk}_application_logs_batch_id_idx"));
+        let by_time = format!("{chunk}_application_logs_timestamp_idx");
+        assert!(!plans.contains(&by_time), "{plans}");
     })
     .await;
 }
@@ -147,7 +152,8 @@ async fn batches_of_a_table_that_was_never_analysed_are_read_back_by_their_ids()
 #[tokio::test]
 async fn search_logs_reads_the_index_of_what_it_is_given_in_the_chunks_of_its_time() {
     with_ten_days(async |database| {
-        let day = "p_start_time := now() - interval '1 hour'";
+        // Whatever the hour, it holds half of a chunk: of a few rows an index is no help.
+        let day = "p_start_time := now() - interval '13 hours'";
         for (arguments, index, chunks_max) in [
             (format!("p_level := 'ERROR', p_user_id := 'user-7', {day}"), "application_logs_", 2),
             ("p_user_id := 'user-7', p_start_time := now() - interval '9 days'".to_owned(), "application_logs_user_id_timestamp_idx", 10),
