@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # How fast the service is beside raw COPY and Vector's statement (`make bench`), on a server of its own that is removed
 # after, and how many instructions an event costs. With the argument `full`: how cost grows, both stores at a rate that is
-# held, two replicas (`make bench-full`), with an Elasticsearch of its own besides.
+# held, two replicas, receiving and delivering apart (`make bench-full`), with an Elasticsearch of its own besides.
 #
 # ROOT=PATH        another TimescaleDB (timescaledb.sh --root), for instance with the Community edition
 # ROUNDS=N         rounds, 3 by default
 # EVENTS=N         events of each leg, 400,000 by default; full: 200,000
-# PARTS="A B"      full: only these of connections request-events event-bytes rows chunks held highest replicas
+# PARTS="A B"      full: only these of connections request-events event-bytes rows chunks held highest replicas apart
 # ROWS=N           full: rows of the table at the end of `rows`, 10,000,000 by default: half a GB for each million
 # MINUTES=N        full: how long `held` holds its rate, 10 by default
 # RATE=N           full: that rate, 10,000 events a second by default

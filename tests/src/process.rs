@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -24,6 +25,17 @@ pub struct Watch {
 /// A process.
 #[derive(Debug, Clone, Copy)]
 pub struct Process(u32);
+
+/// How often the threads of a process were interrupted.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Interruptions {
+    /// They waited for something.
+    pub slept: u64,
+    /// Another thread got their processor.
+    pub preempted: u64,
+    /// A page of memory was mapped for them.
+    pub faulted: u64,
+}
 
 impl Process {
     /// By its id.
@@ -77,6 +89,36 @@ impl Process {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib: Option<u64> = line.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
         kib.unwrap_or_default() * 1024
+    }
+
+    /// Of the threads that live, so far.
+    #[must_use]
+    pub fn interruptions(self) -> Interruptions {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.0)).into_iter().flatten();
+        let numbers = self.numbers().unwrap_or_default();
+        let mut sum = Interruptions {
+            faulted: numbers.get(7).copied().unwrap_or_default(),
+            ..Interruptions::default()
+        };
+        for thread in threads.flatten() {
+            let status = fs::read_to_string(thread.path().join("status")).unwrap_or_default();
+            let count = |name: &str| -> u64 {
+                let line = status.lines().find_map(|line| line.strip_prefix(name));
+                line.and_then(|count| count.trim().parse().ok()).unwrap_or_default()
+            };
+            sum.slept += count("voluntary_ctxt_switches:");
+            sum.preempted += count("nonvoluntary_ctxt_switches:");
+        }
+        sum
+    }
+
+    /// Stops (`STOP`) or continues (`CONT`) it, or any other signal by name.
+    pub fn signal(self, signal: &str) {
+        let status = Command::new("sh")
+            .args(["-c", &format!("kill -{signal} {}", self.0)])
+            .status()
+            .expect("cannot run kill");
+        assert!(status.success(), "cannot send SIG{signal}");
     }
 
     /// Watches its memory until that is dropped.
@@ -133,16 +175,31 @@ mod tests {
     use super::*;
     use crate::conditions::SOON;
 
+    /// How long this thread has run, as the scheduler counts it.
+    fn has_run() -> Duration {
+        let counted = fs::read_to_string("/proc/thread-self/schedstat").expect("it counts");
+        let nanos = counted.split_whitespace().next().and_then(|nanos| nanos.parse().ok());
+        Duration::from_nanos(nanos.expect("a number"))
+    }
+
     #[test]
     fn this_process_has_a_parent_memory_and_time() {
         let own = Process::own();
-        let started = Instant::now();
-        while own.cpu() < Duration::from_millis(50) {
+        let (before, started) = (own.cpu(), Instant::now());
+        let enough = has_run() + Duration::from_millis(200);
+        while has_run() < enough {
             assert!(started.elapsed() < SOON, "no time is counted");
         }
         let cpu = own.cpu();
+        assert!(cpu >= before + Duration::from_millis(50), "{before:?}, then {cpu:?}");
         assert!(own.cpu_with_children() >= cpu);
         assert!(own.resident_bytes() > 1_000_000);
+        let faulted = own.interruptions().faulted;
+        drop(std::hint::black_box(vec![1_u8; 64 << 20]));
+        std::thread::sleep(Duration::from_millis(1));
+        let after = own.interruptions();
+        // Threads that end, as those of other tests do, take their sleeps with them.
+        assert!(after.faulted > faulted && after.slept > 0, "{after:?}");
         assert_eq!(
             own.parent().map(|parent| parent.0),
             Some(std::os::unix::process::parent_id())

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    apart,
     growth::{Axis, Point, Series},
     meter::Cost,
     replicas,
@@ -25,6 +26,8 @@ pub struct Full {
     pub highest: Option<Part<Vec<Held>>>,
     /// Two replicas beside one.
     pub replicas: Option<Part<Vec<replicas::Leg>>>,
+    /// Receiving and delivering, apart and together, round by round.
+    pub apart: Option<Part<Vec<apart::Leg>>>,
 }
 
 /// One part and where it was run.
@@ -101,6 +104,10 @@ impl Full {
         if let Some(part) = &self.replicas {
             push_run(&mut out, "Two replicas beside one", &part.run);
             push_replicas(&mut out, &part.shown);
+        }
+        if let Some(part) = &self.apart {
+            push_run(&mut out, "Receiving and delivering, apart and together", &part.run);
+            push_apart(&mut out, &part.shown);
         }
         out
     }
@@ -243,6 +250,29 @@ fn push_replicas(out: &mut String, legs: &[replicas::Leg]) {
                 .map_or_else(|| "-".to_owned(), |rate| format!("{rate:.0}")),
             leg.duplicates,
             leg.cost.service_cpu_us,
+            leg.cost.server_cpu_us,
+            leg.cost.elasticsearch_cpu_us.unwrap_or_default(),
+        );
+        line(out, &row);
+    }
+    line(out, "");
+}
+
+fn push_apart(out: &mut String, legs: &[apart::Leg]) {
+    line(
+        out,
+        "| phase | events/s | service CPU µs | went to sleep, an event | preempted | pages mapped | PostgreSQL CPU µs | Elasticsearch CPU µs |",
+    );
+    line(out, "|---|---|---|---|---|---|---|---|");
+    for leg in legs {
+        let row = format!(
+            "| {} | {:.0} | {:.2} | {:.3} | {:.3} | {:.3} | {:.2} | {:.2} |",
+            leg.phase.name(),
+            leg.rate,
+            leg.cost.service_cpu_us,
+            leg.sleeps,
+            leg.preempted,
+            leg.faults,
             leg.cost.server_cpu_us,
             leg.cost.elasticsearch_cpu_us.unwrap_or_default(),
         );

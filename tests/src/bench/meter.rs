@@ -100,7 +100,7 @@ impl Spent {
 }
 
 /// The process of the cluster's only node.
-async fn node(search: &Search) -> Option<Process> {
+pub(super) async fn node(search: &Search) -> Option<Process> {
     let answer = search.ok("GET", "/_nodes/_local/process", None).await;
     let node = answer["nodes"].as_object()?.values().next()?;
     let process = Process::of(u32::try_from(node["process"]["id"].as_u64()?).ok()?);

@@ -5,8 +5,9 @@
 //! bodies, [`commit`] commits them without the service, [`meter`] counts processor time, [`report`] says what came out.
 //!
 //! What takes longer (`make bench-full`): [`growth`] (the same at one size after the other), [`stores`] (both stores at a
-//! rate that is held), [`replicas`] (two of them); [`full`] keeps what they showed, [`plots`] draws it.
+//! rate that is held), [`replicas`] (two of them), [`apart`] (receiving and delivering); [`full`] keeps what they showed, [`plots`] draws it.
 
+pub mod apart;
 mod commit;
 pub mod events;
 pub mod full;
@@ -20,7 +21,7 @@ pub mod replicas;
 pub mod report;
 pub mod stores;
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
@@ -29,12 +30,15 @@ use serde_json::value::RawValue;
 use sqlx::postgres::PgPoolCopyExt as _;
 
 use self::{events::Shape, ground::Ground};
-use crate::client::Request;
+use crate::{client::Request, conditions::eventually, stack::Database};
 
 /// Events of one request, and rows of one of Vector's statements.
 pub const PER_REQUEST: usize = 100;
 /// Rows of one transaction of the limit.
 pub const PER_TRANSACTION: usize = 2_000;
+
+/// How long Elasticsearch may take for the events of one leg.
+const DELIVERED_WITHIN: Duration = Duration::from_secs(300);
 
 /// What a binary COPY begins and ends with.
 const COPY_HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
@@ -140,6 +144,14 @@ pub fn encoded(bodies: Vec<String>) -> Vec<Bytes> {
         Bytes::from(request.encode())
     });
     requests.collect()
+}
+
+/// Waits until Elasticsearch has all. Asks the database, since the service's own time is measured.
+async fn until_delivered(database: &Database) {
+    eventually("the outbox to be empty", DELIVERED_WITHIN, || async {
+        (database.number("select count(*) from log_writer.outbox").await == 0).then_some(())
+    })
+    .await;
 }
 
 /// Length of the row that stands first.

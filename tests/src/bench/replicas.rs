@@ -17,6 +17,7 @@ use super::{
     events::{Shape, bodies},
     load::share,
     meter::{Cost, Meter},
+    until_delivered,
 };
 use crate::{
     client::{Connection, Receipt},
@@ -106,7 +107,7 @@ impl Leg {
         .await?;
         let answered = start.elapsed();
         let delivered_rate = if delivers {
-            services[0].until_delivered().await;
+            until_delivered(&database).await;
             Some(events as f64 / start.elapsed().as_secs_f64())
         } else {
             None

@@ -18,6 +18,7 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
 use log_writer_tests::{
     bench::{
+        apart,
         full::{Full, Part, Run},
         growth::{Axis, Extent, Series},
         plots,
@@ -85,6 +86,8 @@ enum What {
     Highest,
     /// Two replicas beside one.
     Replicas,
+    /// Receiving and delivering, apart and together.
+    Apart,
 }
 
 /// One thread: the processors are for those that are measured.
@@ -119,6 +122,10 @@ async fn main() -> Result<()> {
             What::Replicas => {
                 let shown = Box::pin(replicas(&options)).await?;
                 full.replicas = Some(Part { run, shown });
+            }
+            What::Apart => {
+                let shown = Box::pin(apart(&options)).await?;
+                full.apart = Some(Part { run, shown });
             }
         }
         // After each: what was measured stays if a later part fails.
@@ -274,12 +281,34 @@ fn say(what: &str, held: &Held) {
     );
 }
 
-async fn replicas(options: &Options) -> Result<Vec<Leg>> {
-    let place = Place {
-        program: Path::new(&options.service),
+/// Where the servers are.
+fn place(options: &Options) -> Place<'_> {
+    Place {
+        program: &options.service,
         database_url: &options.database_url,
         elasticsearch_url: &options.elasticsearch_url,
-    };
+    }
+}
+
+async fn apart(options: &Options) -> Result<Vec<apart::Leg>> {
+    let mut shown = Vec::new();
+    for _ in 0..options.rounds {
+        let told = |leg: apart::Leg| {
+            println!(
+                "{:<50} {:.0} events/s, service {:.2} µs",
+                leg.phase.name(),
+                leg.rate,
+                leg.cost.service_cpu_us
+            );
+            shown.push(leg);
+        };
+        apart::round(place(options), options.events, told).await?;
+    }
+    Ok(shown)
+}
+
+async fn replicas(options: &Options) -> Result<Vec<Leg>> {
+    let place = place(options);
     let mut shown = Vec::new();
     for round in 0..options.rounds {
         for delivers in [false, true] {

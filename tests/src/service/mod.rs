@@ -25,6 +25,7 @@ pub use self::failpoints::assert_died_at;
 use crate::{
     client::{Request, send},
     conditions::{SOON, eventually},
+    process::Process,
 };
 
 /// The line in the log before each start.
@@ -169,11 +170,7 @@ impl Service {
 
     /// Stops (`STOP`) or continues (`CONT`) it, or any other signal by name.
     pub fn signal(&self, signal: &str) {
-        let status = Command::new("sh")
-            .args(["-c", &format!("kill -{signal} {}", self.pid())])
-            .status()
-            .expect("cannot run kill");
-        assert!(status.success(), "cannot send SIG{signal}");
+        Process::of(self.pid()).signal(signal);
     }
 
     /// Waits until the process has ended.
