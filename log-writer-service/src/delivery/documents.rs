@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
+    mem,
     sync::Arc,
 };
 
@@ -15,6 +16,8 @@ use crate::{
 
 /// What a document has beside its row: names of members, and the line of the action. With the events of `make bench` 231 bytes.
 const AROUND_BYTES: usize = 256;
+/// Events that room is made for; rows of more are rare.
+const EVENTS_EXPECTED_MAX: usize = 10_000;
 
 /// How far one document has come.
 #[derive(Debug, Clone)]
@@ -75,8 +78,54 @@ impl Document {
 /// Memory of one claim for the next: what was given back is mapped and cleared anew, which costs more than writing into it.
 #[derive(Debug, Default)]
 pub(super) struct Spare {
+    /// Of a bulk body.
+    pub(super) body: Vec<u8>,
+    /// Of documents: none of them any more.
     documents: Vec<Document>,
-    body: Vec<u8>,
+}
+
+/// The documents of outbox rows, while their events are read back.
+pub(super) struct Documents<'r> {
+    rows: &'r [OutboxRow],
+    /// The tenant that is not mixed into documents' ids.
+    bare_tenant: &'r str,
+    /// Where the table has no key, an event that is listed may stand in it twice; it is one document.
+    listed: HashSet<(usize, Uuid, Timestamp, Arc<str>)>,
+    all: Vec<Document>,
+}
+
+impl<'r> Documents<'r> {
+    pub(super) fn new(rows: &'r [OutboxRow], bare_tenant: &'r str, spare: &mut Spare) -> Self {
+        let events: i64 = rows.iter().map(|row| row.events).sum();
+        let mut all = mem::take(&mut spare.documents);
+        all.reserve_exact(usize::try_from(events).unwrap_or_default().min(EVENTS_EXPECTED_MAX));
+        Self {
+            rows,
+            bare_tenant,
+            listed: HashSet::new(),
+            all,
+        }
+    }
+
+    /// Takes an event that was read back for the row at this position.
+    pub(super) fn push(&mut self, row: usize, event: StoredEvent) {
+        let is_listed = self.rows.get(row).is_some_and(|row| row.open.is_some());
+        let key = || (row, event.id, event.timestamp, Arc::clone(&event.tenant));
+        if is_listed && !self.listed.insert(key()) {
+            return;
+        }
+        self.all.push(Document {
+            row,
+            id: document_id(event.id, event.timestamp, &event.tenant, self.bare_tenant),
+            event,
+            progress: Progress::Open,
+        });
+    }
+
+    /// All of them.
+    pub(super) fn finish(self) -> Vec<Document> {
+        self.all
+    }
 }
 
 /// One claim: outbox rows of one target and their documents.
@@ -89,60 +138,31 @@ pub(super) struct Claim {
     pub(super) write_index: Option<String>,
     /// Whether a bulk of it may still come, since it was not answered, or second copies had to stay.
     pub(super) awaits_bulk: bool,
-    /// Of a bulk body that is not needed any more.
-    pub(super) spare_body: Vec<u8>,
+    /// What it does not need, or not any more.
+    pub(super) spare: Spare,
 }
 
 impl Claim {
-    /// Joins rows and the events read back for them.
-    pub(super) fn new(
-        rows: Vec<OutboxRow>,
-        events: Vec<Vec<StoredEvent>>,
-        bare_tenant: &str,
-        spare: Spare,
-    ) -> Option<Self> {
-        let target = Arc::clone(&rows.first()?.target);
-        // Where the table has no key, an event that is listed may stand in it twice; it is one document.
-        let mut listed = HashSet::new();
-        let is_listed: Vec<bool> = rows.iter().map(|row| row.open.is_some()).collect();
-        let mut documents = spare.documents;
-        // Exactly: the filter hides how many there are, and documents are large.
-        documents.reserve_exact(events.iter().map(Vec::len).sum());
-        let joined = events
-            .into_iter()
-            .enumerate()
-            .flat_map(|(row, events)| events.into_iter().map(move |event| (row, event)))
-            .filter(|(row, event)| {
-                !is_listed.get(*row).is_some_and(|is_listed| *is_listed)
-                    || listed.insert((*row, event.id, event.timestamp, Arc::clone(&event.tenant)))
-            })
-            .map(|(row, event)| Document {
-                row,
-                id: document_id(event.id, event.timestamp, &event.tenant, bare_tenant),
-                event,
-                progress: Progress::Open,
-            });
-        documents.extend(joined);
+    /// Joins rows and their documents; `None` without rows.
+    pub(super) fn new(rows: Vec<OutboxRow>, documents: Vec<Document>, spare: Spare) -> Option<Self> {
         Some(Self {
-            target,
+            target: Arc::clone(&rows.first()?.target),
             rows,
             documents,
             write_index: None,
             awaits_bulk: false,
-            spare_body: spare.body,
+            spare,
         })
     }
 
     /// What the next claim can use of it; of one with more documents than this, not their memory.
-    pub(super) fn into_spare(mut self, documents_max: usize) -> Spare {
-        self.documents.clear();
-        if self.documents.capacity() > documents_max {
-            self.documents = Vec::new();
+    pub(super) fn into_spare(self, documents_max: usize) -> Spare {
+        let (mut spare, mut documents) = (self.spare, self.documents);
+        documents.clear();
+        if documents.capacity() <= documents_max {
+            spare.documents = documents;
         }
-        Spare {
-            documents: self.documents,
-            body: self.spare_body,
-        }
+        spare
     }
 
     /// About what each document takes in a bulk, above it for usual events: a body that outgrows its room is copied. That is
@@ -262,17 +282,22 @@ mod tests {
     use super::{super::worker::tests::rows, *};
     use crate::event::{StoredTexts, TextColumns};
 
-    fn claim(events: usize, spare: Spare) -> Claim {
-        let event = |number| StoredEvent {
-            id: Uuid::from_u128(number),
-            timestamp: Timestamp(0),
-            ingested_at: Timestamp(0),
-            batch_id: 1,
-            tenant: Arc::from("default"),
-            texts: StoredTexts::from(TextColumns::default()),
-        };
-        let events: Vec<StoredEvent> = (0..).take(events).map(event).collect();
-        Claim::new(rows(&[3], 3), vec![events], "default", spare).unwrap()
+    fn claim(events: usize, mut spare: Spare) -> Claim {
+        let rows = rows(&[3], 3);
+        let mut documents = Documents::new(&rows, "default", &mut spare);
+        for number in (0..).take(events) {
+            let event = StoredEvent {
+                id: Uuid::from_u128(number),
+                timestamp: Timestamp(0),
+                ingested_at: Timestamp(0),
+                batch_id: 1,
+                tenant: Arc::from("default"),
+                texts: StoredTexts::from(TextColumns::default()),
+            };
+            documents.push(0, event);
+        }
+        let documents = documents.finish();
+        Claim::new(rows, documents, spare).unwrap()
     }
 
     #[test]

@@ -81,7 +81,7 @@ impl Delivery {
                     documents_max = limit;
                     let creates = body.creates();
                     // What `next_bulk` asks for where documents are not large.
-                    claim.spare_body = body.into_memory(self.limits.bytes / 4 * 5);
+                    claim.spare.body = body.into_memory(self.limits.bytes / 4 * 5);
                     self.judge(claim, creates, &positions, verdicts)?;
                 }
                 Err(failure) if looks_up && failure.is_unexplained() => {
@@ -195,7 +195,7 @@ impl Delivery {
                 }
                 let each = claim.bytes_each();
                 let bytes = (each * documents_max.min(waiting.len() + 1)).min(self.limits.bytes + each);
-                body.make_room(bytes, std::mem::take(&mut claim.spare_body));
+                body.make_room(bytes, std::mem::take(&mut claim.spare.body));
             }
             if !positions.is_empty() && (is_suspect || body.creates() == copy.is_some()) {
                 waiting.push(position);

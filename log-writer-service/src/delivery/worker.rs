@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Delivery,
-    documents::{Claim, Spare},
+    documents::{Claim, Documents, Spare},
     lost::LostClaim,
     send::Halt,
 };
@@ -154,9 +154,13 @@ impl Worker {
         } else {
             None
         };
-        let events = delivery.outbox.read_back(&rows).await?;
+        let mut memory = mem::take(spare);
+        let mut documents = Documents::new(&rows, &self.bare_tenant, &mut memory);
+        let place = |row, event| documents.push(row, event);
+        delivery.outbox.read_each(&rows, place).await?;
         failpoint!("delivery::after_read_back");
-        let Some(mut claim) = Claim::new(rows, events, &self.bare_tenant, mem::take(spare)) else {
+        let documents = documents.finish();
+        let Some(mut claim) = Claim::new(rows, documents, memory) else {
             return Ok(());
         };
         let begun = Instant::now();

@@ -35,23 +35,42 @@ impl Outbox {
     /// # Errors
     /// As any query.
     pub async fn read_back(&self, rows: &[OutboxRow]) -> Result<Vec<Vec<StoredEvent>>, StoreError> {
-        let mut events: Vec<Vec<StoredEvent>> = rows
-            .iter()
-            .map(|row| Vec::with_capacity(usize::try_from(row.events).unwrap_or_default().min(10_000)))
-            .collect();
-        let whole = self.read_whole_rows(rows, &mut events);
+        let mut events: Vec<Vec<StoredEvent>> = vec![Vec::new(); rows.len()];
+        let place = |row: usize, event| {
+            if let Some(of_row) = events.get_mut(row) {
+                of_row.push(event);
+            }
+        };
+        self.read_each(rows, place).await?;
+        Ok(events)
+    }
+
+    /// The same, event by event, each with the position of its row.
+    ///
+    /// # Errors
+    /// As any query; some may have been read.
+    pub async fn read_each(
+        &self,
+        rows: &[OutboxRow],
+        mut place: impl FnMut(usize, StoredEvent),
+    ) -> Result<(), StoreError> {
+        let whole = self.read_whole_rows(rows, &mut place);
         within(ANSWER_TIMEOUT, "read batches back", whole).await?;
         if rows.iter().any(|row| row.open.is_some()) {
             let attempted = "read listed events back";
             on_pool(&self.pool, ANSWER_TIMEOUT, attempted, async |connection| {
-                read_listed_events(connection, rows, &mut events).await
+                read_listed_events(connection, rows, &mut place).await
             })
             .await?;
         }
-        Ok(events)
+        Ok(())
     }
 
-    async fn read_whole_rows(&self, rows: &[OutboxRow], events: &mut [Vec<StoredEvent>]) -> Result<(), StoreError> {
+    async fn read_whole_rows(
+        &self,
+        rows: &[OutboxRow],
+        place: &mut impl FnMut(usize, StoredEvent),
+    ) -> Result<(), StoreError> {
         let attempted = "read batches back";
         let mut of_batch: HashMap<i64, Vec<usize>> = HashMap::new();
         for (number, row) in rows.iter().enumerate().filter(|(_, row)| row.open.is_none()) {
@@ -60,7 +79,7 @@ impl Outbox {
         let Some(statement) = copy_statement(&windows(rows), &of_batch.keys().copied().collect()) else {
             return Ok(());
         };
-        let mut place = |event: StoredEvent, _: Option<i64>| {
+        let mut place_in_row = |event: StoredEvent, _: Option<i64>| {
             let owner = of_batch.get(&event.batch_id).into_iter().flatten().find(|number| {
                 rows.get(**number).is_some_and(|row| {
                     row.first <= event.timestamp
@@ -69,8 +88,8 @@ impl Outbox {
                 })
             });
             // Events of the same batch that another outbox row of it stands for lie in the window too.
-            if let Some(of_row) = owner.and_then(|number| events.get_mut(*number)) {
-                of_row.push(event);
+            if let Some(row) = owner {
+                place(*row, event);
             }
         };
         let mut connection = self.reader().await?;
@@ -80,7 +99,7 @@ impl Outbox {
             .await
             .map_err(StoreError::during(attempted))?;
         while let Some(message) = copy.try_next().await.map_err(StoreError::during(attempted))? {
-            reader.read(&message, &mut place).ok_or_else(|| {
+            reader.read(&message, &mut place_in_row).ok_or_else(|| {
                 StoreError::own(
                     StoreErrorKind::Other,
                     attempted,
@@ -98,7 +117,7 @@ impl Outbox {
 async fn read_listed_events(
     connection: &mut PgConnection,
     rows: &[OutboxRow],
-    events: &mut [Vec<StoredEvent>],
+    place: &mut impl FnMut(usize, StoredEvent),
 ) -> Result<(), StoreError> {
     let attempted = "read listed events back";
     let mut numbers: Vec<i32> = Vec::new();
@@ -126,8 +145,8 @@ async fn read_listed_events(
             row.tenants.iter().any(|tenant| **tenant == *event.tenant)
                 && (row.kind != WorkKind::Fresh || row.batch_id == event.batch_id)
         });
-        if let Some(of_row) = events.get_mut(number).filter(|_| ours) {
-            of_row.push(event);
+        if ours {
+            place(number, event);
         }
     }
     Ok(())

@@ -3,9 +3,12 @@
 //! Items come in the order of the documents and are counted: Elasticsearch drops a last action without its document in
 //! silence, and a clean answer cut by `filter_path` has no items at all.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
 
 use super::{
     error::BulkFailure,
@@ -15,12 +18,6 @@ use super::{
 /// What is asked of an answer; the items' statuses stand in it also when all went well.
 pub(super) const FILTER_PATH: &str =
     "items.*.status,items.*._index,items.*.error.type,items.*.error.reason,items.*.failure_store";
-
-#[derive(Deserialize)]
-struct Answer<'a> {
-    #[serde(borrow, default)]
-    items: Vec<Item<'a>>,
-}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -87,9 +84,20 @@ pub(crate) fn read_answer(status: u16, body: &[u8], sent: usize) -> Result<Vec<V
     }
 }
 
-fn read<T>(body: &[u8], sent: usize, mut judge: impl FnMut(Outcome<'_>) -> T) -> Result<Vec<T>, BulkFailure> {
+fn read<T>(body: &[u8], sent: usize, judge: impl FnMut(Outcome<'_>) -> T) -> Result<Vec<T>, BulkFailure> {
+    let mut judging = Judging {
+        judge,
+        sent,
+        answered: 0,
+        index: Arc::default(),
+        judged: Vec::with_capacity(sent),
+    };
+    let mut answer = serde_json::Deserializer::from_slice(body);
+    let read = Answer(&mut judging)
+        .deserialize(&mut answer)
+        .and_then(|()| answer.end());
     // The error's own text would quote the answer, and the answer documents.
-    let answer: Answer<'_> = serde_json::from_slice(body).map_err(|error| {
+    read.map_err(|error| {
         let place = format!(
             "{:?} error at byte {} of {}",
             error.classify(),
@@ -98,29 +106,99 @@ fn read<T>(body: &[u8], sent: usize, mut judge: impl FnMut(Outcome<'_>) -> T) ->
         );
         BulkFailure::Unanswered(format!("the answer cannot be read: {place}"))
     })?;
-    if answer.items.len() != sent {
+    if judging.answered != sent {
         return Err(BulkFailure::Miscounted {
             sent,
-            answered: answer.items.len(),
+            answered: judging.answered,
         });
     }
-    // Most often one name is that of all items: it is copied where another comes.
-    let mut index: Arc<str> = Arc::default();
-    let outcomes = answer.items.iter().map(|item| {
+    Ok(judging.judged)
+}
+
+/// Judges items as they are read: none is kept.
+struct Judging<T, J> {
+    judge: J,
+    sent: usize,
+    answered: usize,
+    /// Most often one name is that of all items: it is copied where another comes.
+    index: Arc<str>,
+    judged: Vec<T>,
+}
+
+impl<T, J: FnMut(Outcome<'_>) -> T> Judging<T, J> {
+    fn take(&mut self, item: &Item<'_>) {
+        self.answered += 1;
+        if self.answered > self.sent {
+            return;
+        }
         let (Item::Create(fields) | Item::Index(fields) | Item::Delete(fields)) = item;
         let error = fields.error.as_ref();
-        if *index != *fields.index {
-            index = Arc::from(&*fields.index);
+        if *self.index != *fields.index {
+            self.index = Arc::from(&*fields.index);
         }
-        judge(Outcome {
+        self.judged.push((self.judge)(Outcome {
             status: fields.status,
-            index: Arc::clone(&index),
+            index: Arc::clone(&self.index),
             error_type: error.map_or("", |error| &error.error_type),
             reason: error.and_then(|error| error.reason.as_deref()).unwrap_or_default(),
             failure_store: fields.failure_store.as_deref(),
-        })
-    });
-    Ok(outcomes.collect())
+        }));
+    }
+}
+
+/// The whole answer: an object with `items`.
+struct Answer<'j, T, J>(&'j mut Judging<T, J>);
+
+impl<'de, T, J: FnMut(Outcome<'_>) -> T> DeserializeSeed<'de> for Answer<'_, T, J> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de, T, J: FnMut(Outcome<'_>) -> T> Visitor<'de> for Answer<'_, T, J> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("the answer to a _bulk")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
+        while let Some(name) = members.next_key::<Cow<'de, str>>()? {
+            if name == "items" {
+                members.next_value_seed(Items(self.0))?;
+            } else {
+                members.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Items<'j, T, J>(&'j mut Judging<T, J>);
+
+impl<'de, T, J: FnMut(Outcome<'_>) -> T> DeserializeSeed<'de> for Items<'_, T, J> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de, T, J: FnMut(Outcome<'_>) -> T> Visitor<'de> for Items<'_, T, J> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("its items")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        while let Some(item) = items.next_element::<Item<'de>>()? {
+            self.0.take(&item);
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
