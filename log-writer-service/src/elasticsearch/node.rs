@@ -9,7 +9,7 @@ use elasticsearch::{
     cert::{Certificate, CertificateValidation},
     http::{
         Method,
-        headers::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue},
+        headers::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue},
         transport::{SingleNodeConnectionPool, TransportBuilder},
     },
 };
@@ -170,12 +170,14 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// Headers of a `_bulk`.
+/// Headers of a `_bulk`, whose answer comes compressed if it does.
 pub(super) fn lines_headers(gzip: bool) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
     if gzip {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    } else {
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     }
     headers
 }
@@ -191,5 +193,41 @@ pub(super) async fn compress(plain: Bytes) -> Result<Bytes, String> {
         Ok(Ok(bytes)) => Ok(Bytes::from(bytes)),
         Ok(Err(error)) => Err(format!("gzip: {error}")),
         Err(error) => Err(format!("gzip: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncBufReadExt, BufReader},
+        net::TcpListener,
+    };
+
+    use super::{super::test_settings::settings, *};
+
+    /// Lines of a request's head, in lower case.
+    async fn head_of_next(listener: &TcpListener) -> Vec<String> {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut lines = BufReader::new(stream).lines();
+        let mut head = Vec::new();
+        while let Some(line) = lines.next_line().await.unwrap().filter(|line| !line.is_empty()) {
+            head.push(line.to_lowercase());
+        }
+        head
+    }
+
+    #[tokio::test]
+    async fn answers_to_bulks_are_asked_for_as_bulks_are_sent() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        let node = Node::new(&settings(), &url).unwrap();
+        for (gzip, expected) in [(false, "accept-encoding: identity"), (true, "accept-encoding: gzip")] {
+            let body = Some(Bytes::from_static(b"{}\n"));
+            let head = tokio::select! {
+                head = head_of_next(&listener) => head,
+                _ = node.send(Method::Post, "_bulk", lines_headers(gzip), body, Duration::from_secs(60)) => Vec::new(),
+            };
+            assert!(head.iter().any(|line| line == expected), "{expected}: {head:?}");
+        }
     }
 }
