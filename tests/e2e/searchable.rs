@@ -1,5 +1,7 @@
 //! When and where an acknowledged event can be found: Elasticsearch, SQL functions, the books.
 
+use std::time::{Duration, Instant};
+
 use log_writer_tests::{
     client::{Receipt, Request},
     conditions::{SOON, eventually},
@@ -16,15 +18,21 @@ async fn an_acknowledged_event_can_be_found_soon_since_its_commit_wakes_delivery
     // The first bulk makes the stream; what follows comes when all is there.
     stores.service.ingest(&fresh(1)).await;
     stores.service.until_delivered().await;
+    let mut lags = Vec::new();
     for _ in 0..5 {
         let events = fresh(10);
         assert_eq!(stores.service.ingest(&events).await, Receipt::all_committed(10));
+        let acknowledged = Instant::now();
         let query = json!({ "term": { "event.id": events[9]["event_id"] } });
         eventually("the event to be found", SOON, || async {
             (stores.stream.search.count(&name, &query).await == 1).then_some(())
         })
         .await;
+        lags.push(acknowledged.elapsed());
     }
+    // One to two seconds. The machine may stall in one of them, not in all.
+    let fastest = lags.iter().min().expect("five");
+    assert!(*fastest < Duration::from_secs(8), "{lags:?}");
     stores.assert_delivered_exactly_once(51).await;
 }
 

@@ -193,6 +193,11 @@ async fn rights_that_delivery_alone_needs_stop_no_sender_and_cost_no_event() {
         .await;
         pass(BROKEN).await;
         assert_eq!(stage.service.status().await["ready"], true, "{right}");
+        let before = senders.acknowledged();
+        eventually("ten more while the right is missing", SOON, || {
+            std::future::ready((senders.acknowledged() >= before + 10).then_some(()))
+        })
+        .await;
         stage.execute(&format!("grant {right} to pg_monitor")).await;
         let seen = senders.stop().await;
         assert_eq!(seen.refused, 0, "{right}: {seen:?}");

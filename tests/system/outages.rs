@@ -120,6 +120,8 @@ async fn a_bulk_longer_than_its_lease_is_not_sent_a_second_time() {
     })
     .await;
     assert_eq!(stores.fake.bulks().len(), 1, "the lease is renewed");
+    let attempts = "select max(attempts)::bigint from log_writer.outbox";
+    assert_eq!(stores.database.number(attempts).await, 1, "nobody claimed it anew");
     gate.open();
     stores.assert_delivered_exactly_once(30).await;
 }

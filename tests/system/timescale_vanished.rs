@@ -49,7 +49,7 @@ async fn freezable_pool(database: &TestDatabase, frozen: &Arc<AtomicBool>) -> Pg
     });
     let pool = PgPoolOptions::new()
         .max_connections(CALLS.into())
-        .acquire_timeout(Duration::from_secs(5))
+        .acquire_timeout(Duration::from_secs(30))
         .connect_lazy_with((*options).clone().host("127.0.0.1").port(port));
     // All at once, a slow machine would not make them within that time.
     let mut connected = Vec::new();

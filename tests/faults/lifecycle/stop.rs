@@ -78,15 +78,19 @@ async fn the_listener_closes_by_itself_and_not_before_its_delay_is_over() {
 #[tokio::test]
 async fn with_postgres_stalled_every_request_is_answered_503_and_the_end_comes_in_time() {
     let stores = Stores::create().await;
-    let mut service = Service::start(stores.settings()).await;
+    let mut service = Service::start(stores.settings().set("http.answer_timeout", "55s")).await;
     service.ingest(&fresh(1)).await;
     let requests: Vec<Request> = (0..20).map(|_| Request::json(&fresh(5))).collect();
     let mut connections = in_flight(&stores, &service, &requests).await;
+    let told = Instant::now();
     service.terminate();
     let answers = answers(&mut connections).await;
+    let took = told.elapsed();
     for answer in &answers {
         assert_eq!(answer.status, 503, "{}", answer.text());
     }
+    // Two seconds after the signal; the drain that is the default would take 24.
+    assert!(took < Duration::from_secs(15), "{took:?}");
     // Not by `http.answer_timeout`, which comes later. One whose body came after the signal is told something else.
     let in_time = |answer: &Answer| answer.text().contains("shutting down");
     assert!(answers.iter().any(in_time), "{answers:?}");

@@ -6,6 +6,7 @@
 mod report;
 
 use std::{
+    cell::Cell,
     fmt::Write as _,
     io::Write as _,
     net::SocketAddr,
@@ -152,21 +153,22 @@ pub async fn large_bodies(place: Place<'_>, connections: usize, body_bytes: usiz
     let mut floods = Vec::new();
     let stalls = |kind| [(kind, Stall::Locked), (kind, Stall::Silent)];
     for (kind, stall) in kinds.iter().flat_map(stalls) {
+        let health = Health::default();
         let stalled = async {
             match stall {
-                Stall::Locked => flood_behind_a_lock(service.address(), &database, kind, connections).await,
+                Stall::Locked => flood_behind_a_lock(service.address(), &database, kind, connections, &health).await,
                 Stall::Silent => {
                     to_postgres.set(Mode::Stall);
-                    let told = flood(service.address(), kind, connections).await;
+                    let told = flood(service.address(), kind, connections, &health).await;
+                    health.until_answered().await;
                     to_postgres.set(Mode::Forward);
                     (None, told)
                 }
             }
         };
-        let mut healthy = 0;
         let (held, others) = tokio::select! {
             told = stalled => told,
-            () = ask_for_health(service.address(), &mut slowest_health, &mut healthy) => unreachable!("it never ends"),
+            () = ask_for_health(service.address(), &mut slowest_health, &health) => unreachable!("it never ends"),
         };
         take_all(&service, std::slice::from_ref(kind)).await;
         // `http.connections_max` is for one flood, and so is what is promised.
@@ -179,7 +181,7 @@ pub async fn large_bodies(place: Place<'_>, connections: usize, body_bytes: usiz
             stall,
             held,
             others,
-            healthy,
+            healthy: health.answered.get(),
         });
     }
     let (_, peak) = service.memory();
@@ -204,12 +206,32 @@ pub async fn large_bodies(place: Place<'_>, connections: usize, body_bytes: usiz
     }
 }
 
+/// How `/health` is answered during one flood.
+#[derive(Debug, Default)]
+struct Health {
+    /// A sender was told that there is no room.
+    is_full: Cell<bool>,
+    /// Answers to questions that were begun after that.
+    answered: Cell<usize>,
+}
+
+impl Health {
+    /// Waits for the first of these answers while the stall lasts: a flood may be over as soon as it has met the limit.
+    async fn until_answered(&self) {
+        eventually("/health to be answered after a body met the limit", SOON, || {
+            std::future::ready((self.answered.get() > 0).then_some(()))
+        })
+        .await;
+    }
+}
+
 /// One flood while every commit waits for a lock; what the one was told that waits for it first, and what the others were.
 async fn flood_behind_a_lock(
     address: SocketAddr,
     database: &Database,
     kind: &Kind,
     connections: usize,
+    health: &Health,
 ) -> (Option<Told>, Vec<Told>) {
     let mut stall = database.pool().begin().await.expect("a transaction");
     let lock = sqlx::query("lock table log_writer.requests in access exclusive mode");
@@ -223,11 +245,12 @@ async fn flood_behind_a_lock(
             (database.number(waiting).await > 0 || is_waited(address).await).then_some(())
         })
         .await;
-        let told = flood(address, kind, connections - 1).await;
+        let told = flood(address, kind, connections - 1, health).await;
+        health.until_answered().await;
         stall.rollback().await.expect("unlocked");
         told
     };
-    let held = flood(address, kind, 1);
+    let held = flood(address, kind, 1, health);
     let (held, told) = tokio::join!(held, others);
     (held.into_iter().next(), told)
 }
@@ -241,14 +264,14 @@ async fn is_waited(address: SocketAddr) -> bool {
     lanes.any(|line| !line.ends_with(" 0"))
 }
 
-/// Asks for `/health` without end; `slowest` becomes the slowest answer, `answered` how many there were.
-async fn ask_for_health(address: SocketAddr, slowest: &mut Duration, answered: &mut usize) {
+/// Asks for `/health` without end; `slowest` becomes the slowest answer.
+async fn ask_for_health(address: SocketAddr, slowest: &mut Duration, health: &Health) {
     loop {
-        let start = Instant::now();
+        let (start, counts) = (Instant::now(), health.is_full.get());
         let answer = ask(address, &Request::get("/health")).await.expect("an answer");
         assert_eq!(answer.status, 200);
         *slowest = start.elapsed().max(*slowest);
-        *answered += 1;
+        health.answered.set(health.answered.get() + usize::from(counts));
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -277,16 +300,19 @@ async fn take_all(service: &Service, kinds: &[Kind]) {
     .await;
 }
 
-/// Lets so many senders send one body each, all at once.
-async fn flood(address: SocketAddr, kind: &Kind, senders: usize) -> Vec<Told> {
+/// Lets so many senders send one body each, all at once, and notes when one is told that there is no room.
+async fn flood(address: SocketAddr, kind: &Kind, senders: usize, health: &Health) -> Vec<Told> {
     let word = random_word();
     join_all((0..senders).map(|number| {
         let key = format!("{word}-{number}");
         async move {
             let start = Instant::now();
-            let answer = send(address, kind, &key).await;
+            let status = send(address, kind, &key).await.map(|answer| answer.status).ok();
+            if status == Some(429) {
+                health.is_full.set(true);
+            }
             Told {
-                status: answer.map(|answer| answer.status).ok(),
+                status,
                 took: start.elapsed(),
             }
         }

@@ -37,7 +37,7 @@ pub(super) struct Flood {
     /// The one that was held before the others came, where there is one.
     pub(super) held: Option<Told>,
     pub(super) others: Vec<Told>,
-    /// Answers to `/health` meanwhile.
+    /// Answers to `/health` that were asked for after one of them was told that there is no room.
     pub(super) healthy: usize,
 }
 
