@@ -16,7 +16,7 @@ pub enum Naming {
     Monthly,
 }
 
-/// When bulk bodies are compressed (gzip level 1).
+/// When bulk bodies, and the answers to them, are compressed (gzip level 1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Gzip {

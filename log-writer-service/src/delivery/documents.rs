@@ -16,8 +16,6 @@ use crate::{
 
 /// What a document has beside its row: names of members, and the line of the action. With the events of `make bench` 231 bytes.
 const AROUND_BYTES: usize = 256;
-/// Events that room is made for; rows of more are rare.
-const EVENTS_EXPECTED_MAX: usize = 10_000;
 
 /// How far one document has come.
 #[derive(Debug, Clone)]
@@ -95,10 +93,12 @@ pub(super) struct Documents<'r> {
 }
 
 impl<'r> Documents<'r> {
-    pub(super) fn new(rows: &'r [OutboxRow], bare_tenant: &'r str, spare: &mut Spare) -> Self {
+    /// Makes room for as many events as the rows have, but for no more than `documents_max`: not for more than
+    /// [`Claim::into_spare`] keeps.
+    pub(super) fn new(rows: &'r [OutboxRow], bare_tenant: &'r str, spare: &mut Spare, documents_max: usize) -> Self {
         let events: i64 = rows.iter().map(|row| row.events).sum();
         let mut all = mem::take(&mut spare.documents);
-        all.reserve_exact(usize::try_from(events).unwrap_or_default().min(EVENTS_EXPECTED_MAX));
+        all.reserve_exact(usize::try_from(events).unwrap_or_default().min(documents_max));
         Self {
             rows,
             bare_tenant,
@@ -284,7 +284,7 @@ mod tests {
 
     fn claim(events: usize, mut spare: Spare) -> Claim {
         let rows = rows(&[3], 3);
-        let mut documents = Documents::new(&rows, "default", &mut spare);
+        let mut documents = Documents::new(&rows, "default", &mut spare, events);
         for number in (0..).take(events) {
             let event = StoredEvent {
                 id: Uuid::from_u128(number),

@@ -154,13 +154,13 @@ impl Worker {
         } else {
             None
         };
-        let mut memory = mem::take(spare);
-        let mut documents = Documents::new(&rows, &self.bare_tenant, &mut memory);
+        let documents_max = usize::try_from(delivery.settings.claim_events_max).unwrap_or_default();
+        let mut documents = Documents::new(&rows, &self.bare_tenant, spare, documents_max);
         let place = |row, event| documents.push(row, event);
         delivery.outbox.read_each(&rows, place).await?;
         failpoint!("delivery::after_read_back");
         let documents = documents.finish();
-        let Some(mut claim) = Claim::new(rows, documents, memory) else {
+        let Some(mut claim) = Claim::new(rows, documents, mem::take(spare)) else {
             return Ok(());
         };
         let begun = Instant::now();
@@ -174,7 +174,6 @@ impl Worker {
             Ok(lost) => {
                 self.note_lost_claims(&lost);
                 self.keep_one_copy_of(&claim, &lost).await;
-                let documents_max = usize::try_from(delivery.settings.claim_events_max).unwrap_or_default();
                 *spare = claim.into_spare(documents_max);
                 Ok(())
             }

@@ -170,7 +170,7 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// Headers of a `_bulk`, whose answer comes compressed if it does.
+/// Headers of a `_bulk`; its answer is asked for compressed only if the bulk is.
 pub(super) fn lines_headers(gzip: bool) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));

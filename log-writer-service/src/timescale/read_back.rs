@@ -45,7 +45,7 @@ impl Outbox {
         Ok(events)
     }
 
-    /// The same, event by event, each with the position of its row.
+    /// The same, event by event, each with the position of its row, those of all rows mixed.
     ///
     /// # Errors
     /// As any query; some may have been read.

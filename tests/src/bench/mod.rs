@@ -146,7 +146,7 @@ pub fn encoded(bodies: Vec<String>) -> Vec<Bytes> {
     requests.collect()
 }
 
-/// Waits until Elasticsearch has all. Asks the database, since the service's own time is measured.
+/// Waits until nothing is left to deliver. Asks the database, since the service's own time is measured.
 async fn until_delivered(database: &Database) {
     eventually("the outbox to be empty", DELIVERED_WITHIN, || async {
         (database.number("select count(*) from log_writer.outbox").await == 0).then_some(())

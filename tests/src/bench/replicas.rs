@@ -160,7 +160,7 @@ async fn exchange(connection: &mut Connection, request: &Bytes) -> Result<Receip
 }
 
 /// Both stores hold as many events as were acknowledged, and the same ones: their ids add up alike.
-async fn check_stores(database: &Database, stream: Option<&Stream>, events: usize) -> Result<()> {
+pub(super) async fn check_stores(database: &Database, stream: Option<&Stream>, events: usize) -> Result<()> {
     let rows = database.number("select count(*) from public.application_logs").await;
     ensure!(
         usize::try_from(rows)? == events,

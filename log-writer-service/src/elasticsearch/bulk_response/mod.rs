@@ -3,11 +3,11 @@
 //! Items come in the order of the documents and are counted: Elasticsearch drops a last action without its document in
 //! silence, and a clean answer cut by `filter_path` has no items at all.
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{borrow::Cow, fmt, mem, sync::Arc};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
+    de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
 use super::{
@@ -165,8 +165,12 @@ impl<'de, T, J: FnMut(Outcome<'_>) -> T> Visitor<'de> for Answer<'_, T, J> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
-        while let Some(name) = members.next_key::<Cow<'de, str>>()? {
+        let mut has_items = false;
+        while let Some(name) = members.next_key::<String>()? {
             if name == "items" {
+                if mem::replace(&mut has_items, true) {
+                    return Err(A::Error::duplicate_field("items"));
+                }
                 members.next_value_seed(Items(self.0))?;
             } else {
                 members.next_value::<IgnoredAny>()?;
