@@ -18,6 +18,7 @@ pub mod event;
 pub mod failpoint;
 pub mod http;
 pub mod ingest;
+pub mod memory;
 pub mod shutdown;
 #[cfg(any(test, feature = "targets"))]
 pub mod targets;

@@ -32,6 +32,7 @@ use crate::{
     elasticsearch::{Client, DocumentWriter, Targets},
     http::{self, AppState},
     ingest::{Ingestor, Patterns, Readiness, Redecoder},
+    memory,
     shutdown::{Signals, Tasks},
     telemetry::{
         metric,
@@ -94,6 +95,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         tasks.spawn("keys", keys.keep(hangups, tasks.stopping()));
     }
     spawn_server(&tasks, served, router, &handle);
+    let admission = ingestor.admission().clone();
+    tasks.spawn("memory", memory::keep_nothing_while_scarce(admission, tasks.stopping()));
     tasks.spawn("metrics upkeep", upkeep(prometheus, tasks.clone()));
     let store = Store {
         config: config.clone(),

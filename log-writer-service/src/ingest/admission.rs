@@ -9,6 +9,8 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+use tokio::sync::Notify;
+
 /// The bytes that may be held; clones share them.
 #[derive(Debug, Clone)]
 pub struct Admission {
@@ -16,6 +18,7 @@ pub struct Admission {
     /// Of these, what requests of the late lane hold.
     held_late: Arc<AtomicUsize>,
     limit: usize,
+    scarce: Arc<Notify>,
 }
 
 impl Admission {
@@ -26,6 +29,7 @@ impl Admission {
             held: Arc::default(),
             held_late: Arc::default(),
             limit,
+            scarce: Arc::default(),
         }
     }
 
@@ -43,6 +47,17 @@ impl Admission {
     #[must_use]
     pub fn held(&self) -> usize {
         self.held.load(Ordering::Relaxed)
+    }
+
+    /// Whether more than a half is held.
+    #[must_use]
+    pub fn is_scarce(&self) -> bool {
+        self.held() > self.limit / 2
+    }
+
+    /// Waits until more is reserved while more than a half is held. For one that waits.
+    pub async fn gets_scarce(&self) {
+        self.scarce.notified().await;
     }
 
     /// Bytes that may be held.
@@ -73,8 +88,13 @@ impl Reservation {
     #[must_use]
     pub fn grow_to(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
-        let Admission { held, held_late, limit } = &self.admission;
+        let Admission {
+            held, held_late, limit, ..
+        } = &self.admission;
         let granted = take(held, more, *limit);
+        if self.admission.is_scarce() {
+            self.admission.scarce.notify_one();
+        }
         if granted {
             self.bytes += more;
             if self.is_late {
@@ -129,6 +149,8 @@ impl Drop for Reservation {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+
     use super::*;
 
     #[test]
@@ -141,6 +163,19 @@ mod tests {
         assert!(second.grow_to(40));
         assert!(!first.grow_to(usize::MAX));
         assert_eq!(admission.held(), 100);
+    }
+
+    #[tokio::test]
+    async fn it_gets_scarce_when_more_than_a_half_is_held() {
+        let admission = Admission::new(100);
+        let (mut first, mut second) = (admission.open(), admission.open());
+        assert!(first.grow_to(50) && !admission.is_scarce());
+        assert_eq!(admission.gets_scarce().now_or_never(), None);
+        assert!(second.grow_to(1) && admission.is_scarce());
+        assert_eq!(admission.gets_scarce().now_or_never(), Some(()));
+        assert_eq!(admission.gets_scarce().now_or_never(), None);
+        assert!(!second.grow_to(51));
+        assert_eq!(admission.gets_scarce().now_or_never(), Some(()));
     }
 
     #[test]
