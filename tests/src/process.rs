@@ -72,6 +72,12 @@ impl Process {
         children.sum::<Duration>() + self.sum(&[11, 12, 13, 14])
     }
 
+    /// Processor time of its children that have ended and been waited for.
+    #[must_use]
+    pub fn cpu_of_ended(self) -> Duration {
+        self.sum(&[13, 14])
+    }
+
     /// Open files, connections among them.
     ///
     /// # Panics

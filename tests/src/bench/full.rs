@@ -298,6 +298,7 @@ mod tests {
                     server_cpu_us: 1.0,
                     elasticsearch_cpu_us: None,
                     load_cpu_us: 1.0,
+                    vector_cpu_us: None,
                 },
             }],
         };

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     load::{self, Times},
-    meter::{Cost, Meter},
+    meter::{Cost, Meter, each_us},
 };
 use crate::{
     process::Process,
@@ -87,7 +87,8 @@ impl Ground {
     pub async fn measure(&self, events: usize, work: impl Future<Output = Result<Times>>) -> Result<Sample> {
         let before = self.meter.read();
         let times = work.await?;
-        let cost = (self.meter.read() - before).per_event(events);
+        let mut cost = (self.meter.read() - before).per_event(events);
+        cost.vector_cpu_us = times.vector_cpu.map(|time| each_us(time, events));
         Ok(Sample {
             rate: events as f64 / times.took.as_secs_f64(),
             p50_ms: times.quantile_ms(50),

@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
+use serde_json::Value;
 use sqlx::{Connection as _, PgConnection, types::Json};
 
 use super::{
@@ -9,6 +10,7 @@ use super::{
     commit::Commits,
     ground::{Ground, Sample},
     load::{self, Times, share},
+    vector::{http_sink, postgres_sink},
 };
 use crate::process::Process;
 
@@ -31,6 +33,12 @@ pub enum Leg {
     SingleCommit,
     /// Requests of [`PER_REQUEST`] events over one connection.
     SingleOurs,
+    /// Vector's `postgres` sink itself, [`PER_REQUEST`] events a batch.
+    Sink,
+    /// Vector's `postgres` sink itself with the batches that it makes by default.
+    SinkByDefault,
+    /// Vector's `http` sink to the service, as `vector/vector.toml` has it.
+    Through,
 }
 
 /// What one leg of one round showed.
@@ -58,11 +66,14 @@ impl Leg {
             Self::SingleCopy => format!("raw COPY, {PER_REQUEST} rows a transaction, 1 connection"),
             Self::SingleCommit => format!("the service's commit of {PER_REQUEST} rows alone, 1 connection"),
             Self::SingleOurs => format!("service, {PER_REQUEST} events a request, 1 connection"),
+            Self::Sink => format!("Vector's postgres sink, {PER_REQUEST} events a batch"),
+            Self::SinkByDefault => "Vector's postgres sink, its default batches".to_owned(),
+            Self::Through => "Vector's http sink to the service, batches of vector/vector.toml".to_owned(),
         }
     }
 
     fn is_ours(self) -> bool {
-        matches!(self, Self::Ours(_) | Self::SingleOurs)
+        matches!(self, Self::Ours(_) | Self::SingleOurs | Self::Through)
     }
 }
 
@@ -89,14 +100,16 @@ impl Bench {
     /// # Errors
     /// If anything was refused, or the table does not hold exactly what was sent.
     pub async fn run(&self, leg: Leg, round: usize) -> Result<Figure> {
-        let Ground { service, .. } = &self.ground;
+        let Ground { service, database, .. } = &self.ground;
         self.ground.clear().await;
         // What it does by itself each minute must not disturb the others.
         service.signal(if leg.is_ours() { "CONT" } else { "STOP" });
         let memory = Process::of(service.pid()).watch_memory();
         let requests = match leg {
             Leg::SingleCopy | Leg::SingleCommit | Leg::SingleOurs => SINGLE_MAX.min(self.requests.len()),
-            Leg::Copy | Leg::Vector | Leg::Ours(_) => self.requests.len(),
+            Leg::Copy | Leg::Vector | Leg::Ours(_) | Leg::Sink | Leg::SinkByDefault | Leg::Through => {
+                self.requests.len()
+            }
         };
         let events = requests * PER_REQUEST;
         let single = if leg == Leg::SingleCommit { requests } else { 0 };
@@ -109,6 +122,9 @@ impl Bench {
                 Leg::Vector => self.vector(5).await,
                 Leg::Ours(connections) => load::send(service.address(), &self.requests, connections).await,
                 Leg::SingleOurs => load::send(service.address(), &self.requests[..requests], 1).await,
+                Leg::Sink => self.by_vector(postgres_sink(database.url(), Some(PER_REQUEST))).await,
+                Leg::SinkByDefault => self.by_vector(postgres_sink(database.url(), None)).await,
+                Leg::Through => self.by_vector(http_sink(service.address())?).await,
             }
         };
         let measured = self.ground.measure(events, work).await;
@@ -158,6 +174,12 @@ impl Bench {
             Ok(())
         })
         .await
+    }
+
+    /// Vector's own process with one sink.
+    async fn by_vector(&self, sink: Value) -> Result<Times> {
+        let (vector, lines) = self.vector.as_ref().context("no Vector was brought")?;
+        vector.write(sink, lines, &self.ground.database).await
     }
 
     async fn connections(&self, count: usize) -> Result<Vec<PgConnection>> {

@@ -17,13 +17,17 @@ use crate::client::Connection;
 pub struct Times {
     pub(super) took: Duration,
     pub(super) each: Vec<Duration>,
+    /// Vector's processor time, where Vector was the sender.
+    pub(super) vector_cpu: Option<Duration>,
 }
 
 impl Times {
-    /// What so many of a hundred exchanges took at most, in milliseconds.
+    /// What so many of a hundred exchanges took at most, in milliseconds; not a number where none was timed.
     pub(super) fn quantile_ms(&self, percent: usize) -> f64 {
         let position = (self.each.len() * percent).div_ceil(100).saturating_sub(1);
-        self.each.get(position).map_or(0.0, |time| time.as_secs_f64() * 1e3)
+        self.each
+            .get(position)
+            .map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
     }
 }
 
@@ -72,5 +76,6 @@ pub(super) async fn share<T, C>(
     Ok(Times {
         took: start.elapsed(),
         each,
+        vector_cpu: None,
     })
 }

@@ -36,6 +36,9 @@ pub struct Cost {
     pub elasticsearch_cpu_us: Option<f64>,
     /// Of this tool.
     pub load_cpu_us: f64,
+    /// Of Vector, where it was the sender.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vector_cpu_us: Option<f64>,
 }
 
 impl Meter {
@@ -89,14 +92,21 @@ impl Spent {
     /// Shared out among so many events.
     #[must_use]
     pub fn per_event(self, events: usize) -> Cost {
-        let each = |time: Duration| time.as_secs_f64() * 1e6 / events as f64;
+        let each = |time| each_us(time, events);
         Cost {
             service_cpu_us: each(self.service),
             server_cpu_us: each(self.server),
             elasticsearch_cpu_us: self.elasticsearch.map(each),
             load_cpu_us: each(self.load),
+            vector_cpu_us: None,
         }
     }
+}
+
+/// A time shared out among so many events, in microseconds.
+#[must_use]
+pub(super) fn each_us(time: Duration, events: usize) -> f64 {
+    time.as_secs_f64() * 1e6 / events as f64
 }
 
 /// The process of the cluster's only node.

@@ -2,7 +2,7 @@
 //!
 //! [`Bench`] keeps a service and what every leg writes: [`events`] as bodies, and the rows that these became, read back from
 //! the table, so that all legs store the same. [`legs`] are the things compared, [`load`] sends
-//! bodies, [`commit`] commits them without the service, [`meter`] counts processor time, [`report`] says what came out.
+//! bodies, [`commit`] commits them without the service, [`vector`] has Vector write them, [`meter`] counts processor time, [`report`] says what came out.
 //!
 //! What takes longer (`make bench-full`): [`growth`] (the same at one size after the other), [`stores`] (both stores at a
 //! rate that is held), [`replicas`] (two of them), [`apart`] (receiving and delivering); [`full`] keeps what they showed, [`plots`] draws it.
@@ -20,6 +20,7 @@ pub mod plots;
 pub mod replicas;
 pub mod report;
 pub mod stores;
+mod vector;
 
 use std::{path::Path, time::Duration};
 
@@ -29,7 +30,7 @@ use futures::TryStreamExt as _;
 use serde_json::value::RawValue;
 use sqlx::postgres::PgPoolCopyExt as _;
 
-use self::{events::Shape, ground::Ground};
+use self::{events::Shape, ground::Ground, vector::Vector};
 use crate::{client::Request, conditions::eventually, stack::Database};
 
 /// Events of one request, and rows of one of Vector's statements.
@@ -56,6 +57,8 @@ pub struct Bench {
     ends: Vec<usize>,
     /// Their rows as JSON arrays, for Vector's statement.
     arrays: Vec<Box<RawValue>>,
+    /// Vector and what it reads: the same rows as lines.
+    vector: Option<(Vector, Vec<u8>)>,
 }
 
 impl Bench {
@@ -74,11 +77,29 @@ impl Bench {
             rows: Bytes::new(),
             ends: Vec::new(),
             arrays: Vec::new(),
+            vector: None,
         };
         bench.ground.send(&bench.requests, events, 8).await?;
         bench.read_rows().await?;
         bench.read_arrays().await?;
         Ok(bench)
+    }
+
+    /// Has this Vector write the rows too, and tells its version.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub async fn bring_vector(&mut self, program: &Path) -> Result<String> {
+        let (vector, version) = Vector::at(program).await?;
+        let mut lines = Vec::new();
+        for array in &self.arrays {
+            for row in serde_json::from_str::<Vec<&RawValue>>(array.get())? {
+                lines.extend_from_slice(row.get().as_bytes());
+                lines.push(b'\n');
+            }
+        }
+        self.vector = Some((vector, lines));
+        Ok(version)
     }
 
     /// Events of each leg.

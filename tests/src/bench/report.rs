@@ -5,7 +5,7 @@ use std::{fmt::Write as _, fs, process::Command};
 use serde::Serialize;
 
 use super::{
-    Bench,
+    Bench, PER_REQUEST,
     legs::{Figure, Leg},
 };
 
@@ -18,7 +18,7 @@ pub struct Report {
     pub machine: String,
     /// `uptime` when the run began and when it ended: what else ran shows in the load of the first.
     pub uptime: [String; 2],
-    /// Service, PostgreSQL, TimescaleDB.
+    /// Service, PostgreSQL, TimescaleDB, Vector where it was brought.
     pub versions: String,
     /// Settings of PostgreSQL that decide.
     pub settings: String,
@@ -58,7 +58,7 @@ enum Bound {
 
 impl Report {
     /// What is known before the legs.
-    pub async fn begin(bench: &Bench, program: &str, instructions: Vec<String>) -> Self {
+    pub async fn begin(bench: &Bench, program: &str, vector: Option<String>, instructions: Vec<String>) -> Self {
         let version = Command::new(program).arg("--version").output();
         let version = version.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
         let postgres = bench
@@ -78,7 +78,11 @@ impl Report {
             command: std::env::args().collect::<Vec<_>>().join(" "),
             machine: machine(),
             uptime: [uptime(), String::new()],
-            versions: format!("{}, {postgres}", version.unwrap_or_default()),
+            versions: [version.ok(), Some(postgres), vector]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>()
+                .join(", "),
             settings,
             events: bench.events(),
             bytes_per_event: bench.bytes_per_event(),
@@ -92,6 +96,7 @@ impl Report {
     /// Compares, once all legs have run.
     pub fn end(&mut self, connections: &[usize]) {
         self.uptime[1] = uptime();
+        let has_vector = self.figures.iter().any(|figure| figure.leg == Leg::Sink);
         for &count in connections {
             let ours = Leg::Ours(count);
             let share = if count >= 256 { 0.92 } else { 0.85 };
@@ -105,6 +110,18 @@ impl Report {
                 Bound::AtLeast(1.9),
                 |round| round.rate(ours) / round.rate(Leg::Vector),
             );
+            if has_vector {
+                self.compare(
+                    &format!("service with {count} connections / Vector's postgres sink, {PER_REQUEST} events a batch"),
+                    Bound::AtLeast(4.0),
+                    |round| round.rate(ours) / round.rate(Leg::Sink),
+                );
+                self.compare(
+                    &format!("service with {count} connections / Vector's postgres sink, its default batches"),
+                    Bound::Free,
+                    |round| round.rate(ours) / round.rate(Leg::SinkByDefault),
+                );
+            }
             self.compare(
                 &format!("service CPU with {count} connections, µs an event"),
                 Bound::AtMost(2.5),
@@ -119,6 +136,18 @@ impl Report {
         self.compare("raw COPY / Vector's statement", Bound::Free, |round| {
             round.rate(Leg::Copy) / round.rate(Leg::Vector)
         });
+        if has_vector {
+            self.compare(
+                &format!("raw COPY / Vector's postgres sink, {PER_REQUEST} events a batch"),
+                Bound::Free,
+                |round| round.rate(Leg::Copy) / round.rate(Leg::Sink),
+            );
+            self.compare(
+                "Vector to the service / Vector's postgres sink, its default batches",
+                Bound::Free,
+                |round| round.rate(Leg::Through) / round.rate(Leg::SinkByDefault),
+            );
+        }
         let beyond_copy = |round: &Round<'_>, leg: Leg| {
             let p50_ms = |leg: Leg| round.of(leg, |figure| figure.sample.p50_ms);
             p50_ms(leg) - p50_ms(Leg::SingleCopy)
@@ -180,10 +209,10 @@ impl Report {
         ));
         line(String::new());
         line(
-            "| leg | events/s | p50 ms | p99 ms | service CPU µs | PostgreSQL CPU µs | load CPU µs | service MiB |"
+            "| leg | events/s | p50 ms | p99 ms | service CPU µs | PostgreSQL CPU µs | load CPU µs | Vector CPU µs | service MiB |"
                 .to_owned(),
         );
-        line("|---|---|---|---|---|---|---|---|".to_owned());
+        line("|---|---|---|---|---|---|---|---|---|".to_owned());
         let mut legs: Vec<Leg> = Vec::new();
         for figure in &self.figures {
             if !legs.contains(&figure.leg) {
@@ -196,7 +225,7 @@ impl Report {
                 shown(spread(figures.map(value).collect()), digits)
             };
             line(format!(
-                "| {} | {} | {} | {} | {} | {} | {} | {} |",
+                "| {} | {} | {} | {} | {} | {} | {} | {} | {} |",
                 leg.name(),
                 of(|figure| figure.sample.rate, 0),
                 of(|figure| figure.sample.p50_ms, 2),
@@ -204,6 +233,7 @@ impl Report {
                 of(|figure| figure.sample.cost.service_cpu_us, 2),
                 of(|figure| figure.sample.cost.server_cpu_us, 2),
                 of(|figure| figure.sample.cost.load_cpu_us, 2),
+                of(|figure| figure.sample.cost.vector_cpu_us.unwrap_or(f64::NAN), 2),
                 of(|figure| mebibytes(figure.service_bytes), 0),
             ));
         }
@@ -254,8 +284,11 @@ pub fn spread(mut values: Vec<f64>) -> [f64; 3] {
     [at(0), at(values.len() / 2), at(values.len().saturating_sub(1))]
 }
 
-/// They in a table.
+/// They in a table; what was not measured is not a number.
 pub fn shown([least, median, most]: [f64; 3], digits: usize) -> String {
+    if median.is_nan() {
+        return "-".to_owned();
+    }
     format!("{least:.digits$} / **{median:.digits$}** / {most:.digits$}")
 }
 

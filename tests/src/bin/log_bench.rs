@@ -1,4 +1,4 @@
-//! How fast the service is beside raw COPY and beside Vector's own statement (`make bench`).
+//! How fast the service is beside raw COPY, beside Vector's own statement, and beside Vector itself (`make bench`).
 //!
 //! ```text
 //! log-bench --database-url postgres://… --service target/release/log-writer-service --rounds 3
@@ -33,6 +33,9 @@ struct Options {
     /// How often every leg is run.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+    /// Vector 0.57, whose own sinks are measured then: its `postgres` sink to the same table, its `http` sink to the service.
+    #[arg(long)]
+    vector: Option<PathBuf>,
     /// Connections of the service's legs.
     #[arg(long, value_delimiter = ',', default_value = "64,256")]
     connections: Vec<usize>,
@@ -59,9 +62,13 @@ async fn main() -> Result<()> {
     );
     let program = options.service.canonicalize().context("there is no such service")?;
     let instructions = options.instructions.as_ref().map(fs::read_to_string).transpose()?;
-    let bench = Bench::prepare(&program, &options.database_url, options.events).await?;
+    let mut bench = Bench::prepare(&program, &options.database_url, options.events).await?;
+    let vector = match &options.vector {
+        Some(program) => Some(bench.bring_vector(program).await?),
+        None => None,
+    };
     let instructions = instructions.iter().flat_map(|text| text.lines()).map(str::to_owned);
-    let mut report = Report::begin(&bench, &program.to_string_lossy(), instructions.collect()).await;
+    let mut report = Report::begin(&bench, &program.to_string_lossy(), vector, instructions.collect()).await;
     let mut legs = vec![
         Leg::Copy,
         Leg::Vector,
@@ -70,6 +77,9 @@ async fn main() -> Result<()> {
         Leg::SingleOurs,
     ];
     legs.extend(options.connections.iter().map(|count| Leg::Ours(*count)));
+    if options.vector.is_some() {
+        legs.extend([Leg::Sink, Leg::SinkByDefault, Leg::Through]);
+    }
     for round in 1..=options.rounds {
         // Whatever one leg leaves to the next, it is not always the same two.
         legs.rotate_left(1);
