@@ -13,24 +13,27 @@ use tokio::sync::Notify;
 
 /// The bytes that may be held; clones share them.
 #[derive(Debug, Clone)]
-pub struct Admission {
-    held: Arc<AtomicUsize>,
+pub struct Admission(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    held: AtomicUsize,
     /// Of these, what requests of the late lane hold.
-    held_late: Arc<AtomicUsize>,
+    held_late: AtomicUsize,
     limit: usize,
-    scarce: Arc<Notify>,
+    scarce: Notify,
 }
 
 impl Admission {
     /// At most `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self {
-            held: Arc::default(),
-            held_late: Arc::default(),
+        Self(Arc::new(Shared {
+            held: AtomicUsize::default(),
+            held_late: AtomicUsize::default(),
             limit,
-            scarce: Arc::default(),
-        }
+            scarce: Notify::new(),
+        }))
     }
 
     /// An empty reservation, to be grown.
@@ -46,24 +49,25 @@ impl Admission {
     /// Bytes held now.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.held.load(Ordering::Relaxed)
+        self.0.held.load(Ordering::Relaxed)
     }
 
     /// Whether more than a half is held.
     #[must_use]
     pub fn is_scarce(&self) -> bool {
-        self.held() > self.limit / 2
+        self.held() > self.limit() / 2
     }
 
-    /// Waits until more is reserved while more than a half is held. For one that waits.
+    /// Waits until more is asked for, granted or not, while more than a half is held; at once where that was so since it was
+    /// waited for last. One may wait at a time.
     pub async fn gets_scarce(&self) {
-        self.scarce.notified().await;
+        self.0.scarce.notified().await;
     }
 
     /// Bytes that may be held.
     #[must_use]
     pub fn limit(&self) -> usize {
-        self.limit
+        self.0.limit
     }
 }
 
@@ -88,12 +92,16 @@ impl Reservation {
     #[must_use]
     pub fn grow_to(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
-        let Admission {
-            held, held_late, limit, ..
-        } = &self.admission;
+        let Shared {
+            held,
+            held_late,
+            limit,
+            scarce,
+        } = &*self.admission.0;
         let granted = take(held, more, *limit);
         if self.admission.is_scarce() {
-            self.admission.scarce.notify_one();
+            // A refused one, too: what it held is freed next.
+            scarce.notify_one();
         }
         if granted {
             self.bytes += more;
@@ -109,7 +117,7 @@ impl Reservation {
     /// One that has the late lane for itself may be larger.
     #[must_use]
     pub fn enter_late(&mut self) -> bool {
-        let Admission { held_late, limit, .. } = &self.admission;
+        let Shared { held_late, limit, .. } = &*self.admission.0;
         self.is_late = self.is_late
             || take(held_late, self.bytes, limit / 2)
             || held_late
@@ -121,9 +129,9 @@ impl Reservation {
     /// Gives back what is above `bytes`.
     pub fn shrink_to(&mut self, bytes: usize) {
         let less = self.bytes.saturating_sub(bytes);
-        self.admission.held.fetch_sub(less, Ordering::Relaxed);
+        self.admission.0.held.fetch_sub(less, Ordering::Relaxed);
         if self.is_late {
-            self.admission.held_late.fetch_sub(less, Ordering::Relaxed);
+            self.admission.0.held_late.fetch_sub(less, Ordering::Relaxed);
         }
         self.bytes -= less;
     }
@@ -131,7 +139,7 @@ impl Reservation {
     /// Bytes that all reservations together may have.
     #[must_use]
     pub fn limit(&self) -> usize {
-        self.admission.limit
+        self.admission.limit()
     }
 
     /// Bytes reserved.
@@ -195,7 +203,7 @@ mod tests {
         assert!(alone.grow_to(90) && alone.enter_late());
         drop(alone);
         assert_eq!(admission.held(), 0);
-        assert_eq!(admission.held_late.load(Ordering::Relaxed), 0);
+        assert_eq!(admission.0.held_late.load(Ordering::Relaxed), 0);
     }
 
     #[test]

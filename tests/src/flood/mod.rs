@@ -76,7 +76,12 @@ fn kinds(body_bytes: usize) -> Vec<Kind> {
         chunked,
     };
     vec![
-        kind("text", "content-type: text/plain\r\n", lines.into_bytes(), false),
+        kind(
+            "chunked",
+            "content-type: application/x-ndjson\r\n",
+            events.clone().into_bytes(),
+            true,
+        ),
         kind("array", "content-type: application/json\r\n", array.into_bytes(), false),
         kind(
             "gzip",
@@ -84,12 +89,7 @@ fn kinds(body_bytes: usize) -> Vec<Kind> {
             gzip,
             false,
         ),
-        kind(
-            "chunked",
-            "content-type: application/x-ndjson\r\n",
-            events.clone().into_bytes(),
-            true,
-        ),
+        kind("text", "content-type: text/plain\r\n", lines.into_bytes(), false),
         kind(
             "ndjson",
             "content-type: application/x-ndjson\r\n",
@@ -149,7 +149,8 @@ pub async fn large_bodies(place: Place<'_>, connections: usize, body_bytes: usiz
     let files = Process::of(service.pid()).open_files();
     let mut slowest_health = Duration::ZERO;
     let mut floods = Vec::new();
-    let stalls = |kind| [(kind, Stall::Locked), (kind, Stall::Silent)];
+    // The first flood comes to a process that has done nothing yet.
+    let stalls = |kind| [(kind, Stall::Silent), (kind, Stall::Locked)];
     for (kind, stall) in kinds.iter().flat_map(stalls) {
         let health = Health::default();
         let stalled = async {
