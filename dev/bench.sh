@@ -10,7 +10,7 @@
 # ROWS=N           full: rows of the table at the end of `rows`, 10,000,000 by default: half a GB for each million
 # MINUTES=N        full: how long `held` holds its rate, 10 by default
 # RATE=N           full: that rate, 10,000 events a second by default
-# VECTOR=PATH      Vector 0.57, whose own sinks are measured too; the `vector` of the path by default, if there is one
+# VECTOR=PATH      Vector 0.57, whose own sinks are measured too; the `vector` of the path by default, if there is one; VECTOR= for none
 # PROFILE=columnar that storage profile beside `row` and nothing else; ROOT must have the Community edition
 #
 # The tables stand in target/bench.md, all figures in target/bench.json; full: full.md, full.json and plots in
@@ -58,7 +58,7 @@ fi
 cargo build --quiet --release --package log-writer-service --package log-writer-tests --bin log-writer-service --bin log-bench
 run_job "$dev/instructions.sh" | tee "$target/instructions.txt" || rm -f "$target/instructions.txt"
 url=$("$dev/timescaledb.sh" start "${server[@]}" "${settings[@]}" --set max_wal_size=8GB | sed -n 's/^url=//p')
-vector=${VECTOR:-$(command -v vector || true)}
+vector=${VECTOR-$(command -v vector || true)}
 counted=()
 [ ! -s "$target/instructions.txt" ] || counted=(--instructions "$target/instructions.txt")
 run_job "$target/release/log-bench" --database-url "$url" --service "$target/release/log-writer-service" \

@@ -71,12 +71,15 @@ fn section<T: DeserializeOwned>(name: &str) -> Result<T> {
     Ok(section.try_into()?)
 }
 
+/// What follows a request's head.
+pub(super) fn body_of(request: &[u8]) -> Option<&[u8]> {
+    let head = request.windows(END_OF_HEAD.len()).position(|end| end == END_OF_HEAD);
+    request.get(head? + END_OF_HEAD.len()..)
+}
+
 /// What a request brings to its commit, as the service would make it.
 fn write_request(normaliser: &Normaliser, request: &[u8]) -> Result<WriteRequest> {
-    let head = request.windows(END_OF_HEAD.len()).position(|end| end == END_OF_HEAD);
-    let body = head
-        .and_then(|head| request.get(head + END_OF_HEAD.len()..))
-        .context("no body")?;
+    let body = body_of(request).context("no body")?;
     let events: Vec<&RawValue> = serde_json::from_slice(body).context("no array of events")?;
     let digest = request_digest(&DigestParts {
         tenant: TENANT,

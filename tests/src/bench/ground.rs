@@ -33,7 +33,7 @@ pub struct Ground {
 pub struct Sample {
     /// Events a second.
     pub rate: f64,
-    /// Half of the answers took at most so long, in milliseconds.
+    /// Half of the answers took at most so long, in milliseconds; not a number (`null` in JSON) where none was timed.
     pub p50_ms: f64,
     /// 99 of 100 took at most so long.
     pub p99_ms: f64,

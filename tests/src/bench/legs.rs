@@ -1,8 +1,7 @@
-//! The legs: raw COPY, Vector's statement, and the service, each writing the same rows into the same empty table.
+//! The legs: raw COPY, Vector's statement, the service, and Vector itself, each writing the same events into the same empty table.
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
-use serde_json::Value;
 use sqlx::{Connection as _, PgConnection, types::Json};
 
 use super::{
@@ -10,7 +9,7 @@ use super::{
     commit::Commits,
     ground::{Ground, Sample},
     load::{self, Times, share},
-    vector::{http_sink, postgres_sink},
+    vector::{Running, http_sink, postgres_sink},
 };
 use crate::process::Process;
 
@@ -24,7 +23,7 @@ pub enum Leg {
     /// Binary COPY of [`PER_TRANSACTION`] rows a transaction over two connections: the limit.
     Copy,
     /// `jsonb_populate_recordset` of [`PER_REQUEST`] rows a statement over five connections: Vector's sink.
-    Vector,
+    Statement,
     /// Requests of [`PER_REQUEST`] events over so many connections.
     Ours(usize),
     /// Binary COPY of [`PER_REQUEST`] rows a transaction over one connection.
@@ -34,11 +33,11 @@ pub enum Leg {
     /// Requests of [`PER_REQUEST`] events over one connection.
     SingleOurs,
     /// Vector's `postgres` sink itself, [`PER_REQUEST`] events a batch.
-    Sink,
+    VectorSink,
     /// Vector's `postgres` sink itself with the batches that it makes by default.
-    SinkByDefault,
-    /// Vector's `http` sink to the service, as `vector/vector.toml` has it.
-    Through,
+    VectorSinkByDefault,
+    /// Vector's `http` sink to the service, with the batches of `vector/vector.toml`.
+    ThroughService,
 }
 
 /// What one leg of one round showed.
@@ -61,19 +60,19 @@ impl Leg {
     pub fn name(self) -> String {
         match self {
             Self::Copy => format!("raw COPY, {PER_TRANSACTION} rows a transaction, 2 connections"),
-            Self::Vector => format!("Vector's statement, {PER_REQUEST} rows, 5 connections"),
+            Self::Statement => format!("Vector's statement, {PER_REQUEST} rows, 5 connections"),
             Self::Ours(connections) => format!("service, {PER_REQUEST} events a request, {connections} connections"),
             Self::SingleCopy => format!("raw COPY, {PER_REQUEST} rows a transaction, 1 connection"),
             Self::SingleCommit => format!("the service's commit of {PER_REQUEST} rows alone, 1 connection"),
             Self::SingleOurs => format!("service, {PER_REQUEST} events a request, 1 connection"),
-            Self::Sink => format!("Vector's postgres sink, {PER_REQUEST} events a batch"),
-            Self::SinkByDefault => "Vector's postgres sink, its default batches".to_owned(),
-            Self::Through => "Vector's http sink to the service, batches of vector/vector.toml".to_owned(),
+            Self::VectorSink => format!("Vector's postgres sink, {PER_REQUEST} events a batch"),
+            Self::VectorSinkByDefault => "Vector's postgres sink, its default batches".to_owned(),
+            Self::ThroughService => "Vector's http sink to the service, batches of vector/vector.toml".to_owned(),
         }
     }
 
     fn is_ours(self) -> bool {
-        matches!(self, Self::Ours(_) | Self::SingleOurs | Self::Through)
+        matches!(self, Self::Ours(_) | Self::SingleOurs | Self::ThroughService)
     }
 }
 
@@ -100,31 +99,35 @@ impl Bench {
     /// # Errors
     /// If anything was refused, or the table does not hold exactly what was sent.
     pub async fn run(&self, leg: Leg, round: usize) -> Result<Figure> {
-        let Ground { service, database, .. } = &self.ground;
+        let Ground { service, .. } = &self.ground;
         self.ground.clear().await;
         // What it does by itself each minute must not disturb the others.
         service.signal(if leg.is_ours() { "CONT" } else { "STOP" });
         let memory = Process::of(service.pid()).watch_memory();
         let requests = match leg {
             Leg::SingleCopy | Leg::SingleCommit | Leg::SingleOurs => SINGLE_MAX.min(self.requests.len()),
-            Leg::Copy | Leg::Vector | Leg::Ours(_) | Leg::Sink | Leg::SinkByDefault | Leg::Through => {
-                self.requests.len()
-            }
+            Leg::Copy
+            | Leg::Statement
+            | Leg::Ours(_)
+            | Leg::VectorSink
+            | Leg::VectorSinkByDefault
+            | Leg::ThroughService => self.requests.len(),
         };
         let events = requests * PER_REQUEST;
         let single = if leg == Leg::SingleCommit { requests } else { 0 };
         let commits = Commits::of(&self.requests[..single], self.ground.database.url())?;
+        let vector = self.start_vector(leg).await?;
         let work = async {
             match leg {
                 Leg::Copy => self.copy(PER_TRANSACTION, 2, events).await,
                 Leg::SingleCopy => self.copy(PER_REQUEST, 1, events).await,
                 Leg::SingleCommit => commits.run().await,
-                Leg::Vector => self.vector(5).await,
+                Leg::Statement => self.statement(5).await,
                 Leg::Ours(connections) => load::send(service.address(), &self.requests, connections).await,
                 Leg::SingleOurs => load::send(service.address(), &self.requests[..requests], 1).await,
-                Leg::Sink => self.by_vector(postgres_sink(database.url(), Some(PER_REQUEST))).await,
-                Leg::SinkByDefault => self.by_vector(postgres_sink(database.url(), None)).await,
-                Leg::Through => self.by_vector(http_sink(service.address())?).await,
+                Leg::VectorSink | Leg::VectorSinkByDefault | Leg::ThroughService => {
+                    vector.context("it was started")?.write().await
+                }
             }
         };
         let measured = self.ground.measure(events, work).await;
@@ -165,7 +168,7 @@ impl Bench {
     }
 
     /// The statement of Vector's `postgres` sink, prepared, with its argument serialised already.
-    async fn vector(&self, connections: usize) -> Result<Times> {
+    async fn statement(&self, connections: usize) -> Result<Times> {
         let statement = "insert into public.application_logs \
                          select * from jsonb_populate_recordset(null::public.application_logs, $1)";
         let connections = self.connections(connections).await?;
@@ -176,10 +179,22 @@ impl Bench {
         .await
     }
 
-    /// Vector's own process with one sink.
-    async fn by_vector(&self, sink: Value) -> Result<Times> {
-        let (vector, lines) = self.vector.as_ref().context("no Vector was brought")?;
-        vector.write(sink, lines, &self.ground.database).await
+    /// Vector's own process, where the leg is one of its.
+    async fn start_vector(&self, leg: Leg) -> Result<Option<Running>> {
+        let Ground { service, database, .. } = &self.ground;
+        let sink = match leg {
+            Leg::VectorSink => postgres_sink(database.url(), Some(PER_REQUEST)),
+            Leg::VectorSinkByDefault => postgres_sink(database.url(), None),
+            Leg::ThroughService => http_sink(service.address())?,
+            _ => return Ok(None),
+        };
+        let vector = self.vector.as_ref().context("no Vector was brought")?;
+        let lines = if leg == Leg::ThroughService {
+            &vector.events
+        } else {
+            &vector.rows
+        };
+        Ok(Some(vector.start(sink, lines, database).await?))
     }
 
     async fn connections(&self, count: usize) -> Result<Vec<PgConnection>> {

@@ -16,6 +16,7 @@ use crate::client::Connection;
 #[derive(Debug)]
 pub struct Times {
     pub(super) took: Duration,
+    /// None where Vector was the sender.
     pub(super) each: Vec<Duration>,
     /// Vector's processor time, where Vector was the sender.
     pub(super) vector_cpu: Option<Duration>,

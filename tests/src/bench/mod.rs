@@ -1,8 +1,8 @@
 //! How fast the service is beside the limit and beside Vector's own way of writing (`make bench`), all in one run.
 //!
 //! [`Bench`] keeps a service and what every leg writes: [`events`] as bodies, and the rows that these became, read back from
-//! the table, so that all legs store the same. [`legs`] are the things compared, [`load`] sends
-//! bodies, [`commit`] commits them without the service, [`vector`] has Vector write them, [`meter`] counts processor time, [`report`] says what came out.
+//! the table, so that all legs store the same. [`legs`] are the things compared, [`load`] sends bodies, [`commit`] commits
+//! them without the service, [`vector`] has Vector write them, [`meter`] counts processor time, [`report`] says what came out.
 //!
 //! What takes longer (`make bench-full`): [`growth`] (the same at one size after the other), [`stores`] (both stores at a
 //! rate that is held), [`replicas`] (two of them), [`apart`] (receiving and delivering); [`full`] keeps what they showed, [`plots`] draws it.
@@ -57,8 +57,7 @@ pub struct Bench {
     ends: Vec<usize>,
     /// Their rows as JSON arrays, for Vector's statement.
     arrays: Vec<Box<RawValue>>,
-    /// Vector and what it reads: the same rows as lines.
-    vector: Option<(Vector, Vec<u8>)>,
+    vector: Option<Vector>,
 }
 
 impl Bench {
@@ -85,20 +84,18 @@ impl Bench {
         Ok(bench)
     }
 
-    /// Has this Vector write the rows too, and tells its version.
+    /// Has this Vector write the events too, and tells its version.
     ///
     /// # Errors
     /// If it does not start.
     pub async fn bring_vector(&mut self, program: &Path) -> Result<String> {
-        let (vector, version) = Vector::at(program).await?;
-        let mut lines = Vec::new();
-        for array in &self.arrays {
-            for row in serde_json::from_str::<Vec<&RawValue>>(array.get())? {
-                lines.extend_from_slice(row.get().as_bytes());
-                lines.push(b'\n');
-            }
-        }
-        self.vector = Some((vector, lines));
+        let rows = self.arrays.iter().map(|array| array.get().as_bytes());
+        let events = self
+            .requests
+            .iter()
+            .map(|request| commit::body_of(request).unwrap_or_default());
+        let (vector, version) = Vector::at(program, rows, events).await?;
+        self.vector = Some(vector);
         Ok(version)
     }
 

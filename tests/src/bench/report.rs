@@ -96,7 +96,7 @@ impl Report {
     /// Compares, once all legs have run.
     pub fn end(&mut self, connections: &[usize]) {
         self.uptime[1] = uptime();
-        let has_vector = self.figures.iter().any(|figure| figure.leg == Leg::Sink);
+        let has_vector = self.figures.iter().any(|figure| figure.leg == Leg::VectorSink);
         for &count in connections {
             let ours = Leg::Ours(count);
             let share = if count >= 256 { 0.92 } else { 0.85 };
@@ -108,18 +108,18 @@ impl Report {
             self.compare(
                 &format!("service with {count} connections / Vector's statement"),
                 Bound::AtLeast(1.9),
-                |round| round.rate(ours) / round.rate(Leg::Vector),
+                |round| round.rate(ours) / round.rate(Leg::Statement),
             );
             if has_vector {
                 self.compare(
                     &format!("service with {count} connections / Vector's postgres sink, {PER_REQUEST} events a batch"),
                     Bound::AtLeast(4.0),
-                    |round| round.rate(ours) / round.rate(Leg::Sink),
+                    |round| round.rate(ours) / round.rate(Leg::VectorSink),
                 );
                 self.compare(
                     &format!("service with {count} connections / Vector's postgres sink, its default batches"),
                     Bound::Free,
-                    |round| round.rate(ours) / round.rate(Leg::SinkByDefault),
+                    |round| round.rate(ours) / round.rate(Leg::VectorSinkByDefault),
                 );
             }
             self.compare(
@@ -134,18 +134,18 @@ impl Report {
             );
         }
         self.compare("raw COPY / Vector's statement", Bound::Free, |round| {
-            round.rate(Leg::Copy) / round.rate(Leg::Vector)
+            round.rate(Leg::Copy) / round.rate(Leg::Statement)
         });
         if has_vector {
             self.compare(
                 &format!("raw COPY / Vector's postgres sink, {PER_REQUEST} events a batch"),
                 Bound::Free,
-                |round| round.rate(Leg::Copy) / round.rate(Leg::Sink),
+                |round| round.rate(Leg::Copy) / round.rate(Leg::VectorSink),
             );
             self.compare(
-                "Vector to the service / Vector's postgres sink, its default batches",
+                "Vector's http sink to the service / Vector's postgres sink, its default batches",
                 Bound::Free,
-                |round| round.rate(Leg::Through) / round.rate(Leg::SinkByDefault),
+                |round| round.rate(Leg::ThroughService) / round.rate(Leg::VectorSinkByDefault),
             );
         }
         let beyond_copy = |round: &Round<'_>, leg: Leg| {

@@ -1,18 +1,21 @@
-//! Vector's own process: reads the rows as JSON lines and writes them by one of its sinks.
+//! Vector's own process: reads JSON lines and writes them by one of its sinks.
 
 use std::{
     fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::Stdio,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
-use serde_json::{Value, json};
+use anyhow::{Context as _, Result, bail, ensure};
+use bytes::Bytes;
+use serde_json::{Value, json, value::RawValue};
 use tempfile::TempDir;
 use tokio::{
     io::AsyncWriteExt as _,
-    process::{Child, Command},
+    process::{Child, ChildStdin, Command},
+    time::timeout,
 };
 
 use super::load::Times;
@@ -22,75 +25,143 @@ use crate::{
     stack::Database,
 };
 
-/// Vector at hand.
+/// How long it may take for the events of one leg: its `http` sink sends again without end.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(600);
+
+/// A Vector at hand.
 #[derive(Debug)]
 pub(super) struct Vector {
     program: PathBuf,
+    /// What its `postgres` sink reads: rows, one a line.
+    pub(super) rows: Bytes,
+    /// What its `http` sink reads: events as the service is sent them, one a line.
+    pub(super) events: Bytes,
+}
+
+/// A Vector that has written its first line.
+#[derive(Debug)]
+pub(super) struct Running {
+    process: Child,
+    input: ChildStdin,
+    rest: Bytes,
+    /// Its processor time so far.
+    spent: Duration,
+    _folder: TempDir,
 }
 
 impl Vector {
-    /// The program, which must start; and what it says of its version.
+    /// This program, which reads what is in these arrays; and what it says of its version.
     ///
     /// # Errors
-    /// If it does not start.
-    pub(super) async fn at(program: &Path) -> Result<(Self, String)> {
+    /// If it does not start, or an array is none.
+    pub(super) async fn at<'a>(
+        program: &Path,
+        rows: impl Iterator<Item = &'a [u8]>,
+        events: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<(Self, String)> {
         let output = Command::new(program).arg("--version").output().await;
         let output = output.with_context(|| format!("{} does not start", program.display()))?;
-        let program = program.canonicalize()?;
-        Ok((
-            Self { program },
-            String::from_utf8_lossy(&output.stdout).trim().to_owned(),
-        ))
+        ensure!(
+            output.status.success(),
+            "{} --version: {}",
+            program.display(),
+            output.status
+        );
+        let vector = Self {
+            program: program.to_owned(),
+            rows: lines(rows)?,
+            events: lines(events)?,
+        };
+        Ok((vector, String::from_utf8_lossy(&output.stdout).trim().to_owned()))
     }
 
-    /// Lets it write these lines by this sink, from the moment its first event is stored until it has ended.
+    /// Starts it with this sink, and waits until its first line is stored.
     ///
     /// # Errors
-    /// If it ends before all was read, or otherwise than by the end of its input.
-    pub(super) async fn write(&self, sink: Value, lines: &[u8], database: &Database) -> Result<Times> {
+    /// If it ends before.
+    ///
+    /// # Panics
+    /// If nothing is stored soon.
+    pub(super) async fn start(&self, sink: Value, lines: &Bytes, database: &Database) -> Result<Running> {
         let folder = TempDir::new()?;
-        let mut process = self.start(sink, folder.path())?;
-        let mut input = process.stdin.take().context("it has an input")?;
-        let (first, rest) = lines.split_at(lines.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1));
-        input.write_all(first).await?;
-        eventually("Vector's first event to be stored", SOON, || async {
-            (database.number("select count(*) from public.application_logs").await == 1).then_some(())
-        })
-        .await;
-        let vector = Process::of(process.id().context("Vector has ended")?);
-        let before = (vector.cpu(), Process::own().cpu_of_ended());
-        let start = Instant::now();
-        input.write_all(rest).await.context("Vector does not read on")?;
-        drop(input);
-        let status = process.wait().await?;
-        ensure!(status.success(), "Vector ended: {status}");
-        Ok(Times {
-            took: start.elapsed(),
-            each: Vec::new(),
-            vector_cpu: Some(Process::own().cpu_of_ended() - before.1 - before.0),
-        })
-    }
-
-    fn start(&self, sink: Value, folder: &Path) -> Result<Child> {
         let configuration = json!({
-            "data_dir": folder,
+            "data_dir": folder.path(),
             "sources": { "lines": { "type": "stdin", "decoding": { "codec": "json" } } },
             "sinks": { "written": sink },
         });
-        let path = folder.join("vector.json");
+        let path = folder.path().join("vector.json");
         fs::write(&path, configuration.to_string())?;
-        let process = Command::new(&self.program)
+        let mut process = Command::new(&self.program)
             .arg("--quiet")
             .arg("--config")
             .arg(path)
             .stdin(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
-        Ok(process)
+        let mut input = process.stdin.take().context("it has an input")?;
+        let mut rest = lines.clone();
+        let first = rest
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .context("there is no line")?;
+        input.write_all(&rest.split_to(first + 1)).await?;
+        let vector = Process::of(process.id().context("it has ended")?);
+        let stored = eventually("Vector's first event to be stored", SOON, || async {
+            (database.number("select count(*) from public.application_logs").await == 1).then_some(())
+        });
+        tokio::select! {
+            () = stored => {}
+            status = process.wait() => bail!("Vector ended: {}", status?),
+        }
+        Ok(Running {
+            process,
+            input,
+            rest,
+            spent: vector.cpu(),
+            _folder: folder,
+        })
     }
 }
 
-/// The `postgres` sink, with batches of so many events or what it takes by itself.
+impl Running {
+    /// Lets it write the other lines and end.
+    ///
+    /// # Errors
+    /// If it ends before all was read, or otherwise than by the end of its input, or not at all.
+    pub(super) async fn write(mut self) -> Result<Times> {
+        let before = Process::own().cpu_of_ended();
+        let start = Instant::now();
+        let written = timeout(WRITTEN_WITHIN, async {
+            self.input
+                .write_all(&self.rest)
+                .await
+                .context("Vector does not read on")?;
+            drop(self.input);
+            anyhow::Ok(self.process.wait().await?)
+        });
+        let status = written.await.context("Vector does not end")??;
+        ensure!(status.success(), "Vector ended: {status}");
+        Ok(Times {
+            took: start.elapsed(),
+            each: Vec::new(),
+            vector_cpu: Some(Process::own().cpu_of_ended() - before - self.spent),
+        })
+    }
+}
+
+/// What is in JSON arrays, one element a line.
+fn lines<'a>(arrays: impl Iterator<Item = &'a [u8]>) -> Result<Bytes> {
+    let mut lines = Vec::new();
+    for array in arrays {
+        for element in serde_json::from_slice::<Vec<&RawValue>>(array)? {
+            lines.extend_from_slice(element.get().as_bytes());
+            lines.push(b'\n');
+        }
+    }
+    Ok(lines.into())
+}
+
+/// The `postgres` sink, with batches of so many events or those that it makes by default.
 pub(super) fn postgres_sink(database_url: &str, batch: Option<usize>) -> Value {
     let mut sink = json!({
         "type": "postgres",
@@ -104,15 +175,16 @@ pub(super) fn postgres_sink(database_url: &str, batch: Option<usize>) -> Value {
     sink
 }
 
-/// The `http` sink to the service as `vector/vector.toml` has it, but without its disk buffer, what that needs, and compression.
-pub(super) fn http_sink(address: std::net::SocketAddr) -> Result<Value> {
+/// The `http` sink of `vector/vector.toml` to this service: its batches, requests and retries. Not its disk buffer and
+/// compression, nor what a `stdin` source can't do (acknowledgements) or `start` does itself (health check).
+///
+/// # Errors
+/// If the file has no such sink.
+pub(super) fn http_sink(address: SocketAddr) -> Result<Value> {
     let mut file: toml::Table = toml::from_str(include_str!("../../../vector/vector.toml"))?;
     let mut sinks = file.remove("sinks").context("there are sinks")?;
-    let sink = sinks
-        .get_mut("log_writer")
-        .context("there is our sink")?
-        .as_table_mut()
-        .context("a table")?;
+    let sink = sinks.get_mut("log_writer").and_then(toml::Value::as_table_mut);
+    let sink = sink.context("there is our sink")?;
     for left_out in ["buffer", "healthcheck", "acknowledgements"] {
         sink.remove(left_out);
     }

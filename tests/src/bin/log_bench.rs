@@ -71,14 +71,14 @@ async fn main() -> Result<()> {
     let mut report = Report::begin(&bench, &program.to_string_lossy(), vector, instructions.collect()).await;
     let mut legs = vec![
         Leg::Copy,
-        Leg::Vector,
+        Leg::Statement,
         Leg::SingleCopy,
         Leg::SingleCommit,
         Leg::SingleOurs,
     ];
     legs.extend(options.connections.iter().map(|count| Leg::Ours(*count)));
     if options.vector.is_some() {
-        legs.extend([Leg::Sink, Leg::SinkByDefault, Leg::Through]);
+        legs.extend([Leg::VectorSink, Leg::VectorSinkByDefault, Leg::ThroughService]);
     }
     for round in 1..=options.rounds {
         // Whatever one leg leaves to the next, it is not always the same two.
@@ -89,10 +89,9 @@ async fn main() -> Result<()> {
         for leg in &legs {
             let figure = bench.run(*leg, round).await?;
             eprintln!(
-                "round {round}: {:<56} {:>7.0} events/s, p50 {:.2} ms, service {:.2} µs, PostgreSQL {:.2} µs",
+                "round {round}: {:<66} {:>7.0} events/s, service {:.2} µs, PostgreSQL {:.2} µs",
                 leg.name(),
                 figure.sample.rate,
-                figure.sample.p50_ms,
                 figure.sample.cost.service_cpu_us,
                 figure.sample.cost.server_cpu_us
             );
