@@ -1,5 +1,7 @@
 //! What a running service is asked over HTTP.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::Service;
@@ -8,6 +10,10 @@ use crate::{
     conditions::{SOON, eventually},
     stack::Database,
 };
+
+/// How long delivery may take: a request that is never answered is given up after `elasticsearch.request_timeout` (45 s),
+/// and then sent again.
+const DRAINED: Duration = Duration::from_secs(90);
 
 impl Service {
     /// Sends a request.
@@ -132,7 +138,10 @@ impl Service {
 
     /// Waits until nothing is left to deliver.
     pub async fn until_delivered(&self) -> Value {
-        self.until_status("the backlog to drain", |status| status["books"]["outstanding"] == 0)
-            .await
+        eventually("the backlog to drain", DRAINED, || async {
+            let status = self.status().await;
+            (status["books"]["outstanding"] == 0).then_some(status)
+        })
+        .await
     }
 }
